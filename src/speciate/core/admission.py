@@ -1,0 +1,23 @@
+"""The answers of admission. Refusals are values here and become exceptions once, in the gateway."""
+
+from msgspec import Struct
+
+from speciate.core.segment import Tier
+
+
+class Admitted(Struct, frozen=True, tag="admitted"):
+    """It may enter, in this tier (slower than asked for only if the caller allowed it)."""
+
+    tier: Tier
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """It may not enter now."""
+
+    reason: str
+    """What is full, the value, and what to do."""
+    retry_after_s: float
+    """When the queue that refused it is expected to have room; 0 < s <= 120."""
+
+
+Verdict = Admitted | Refused

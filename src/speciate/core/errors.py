@@ -1,0 +1,126 @@
+"""Every error of the product, in one tree; each leaf has an HTTP status and an OpenAI code.
+
+SpeciateError
++-- CallerError                     the caller can mend it
+|   +-- InvalidRequest              400 invalid_value
+|   |   +-- ContextLengthExceeded   400 context_length_exceeded
+|   |   +-- InvalidGrammar          400 invalid_json_schema
+|   |   +-- InvalidEncoding         400 invalid_json
+|   +-- Unauthorized                401 invalid_api_key
+|   +-- NotFound                    404 not_found
+|   |   +-- ModelNotFound           404 model_not_found
+|   +-- BodyTooLarge                413 request_too_large
++-- CapacityError                   the caller can come again
+|   +-- Overloaded                  429 rate_limit_exceeded   (retry_after_s)
+|   +-- DeadlineExceeded            504 deadline_exceeded
+|   +-- ShuttingDown                503 shutting_down
++-- OperatorError                   whoever runs the server can mend it
+|   +-- ConfigError                 500 invalid_config
+|   +-- LoadFailed                  500 model_load_failed
++-- EngineFailed                    500 engine_failed         a step was lost
++-- InvariantError                  500 internal_error        our bug
+"""
+
+from typing import ClassVar
+
+
+class SpeciateError(Exception):
+    """Says what happened, the value, and what to do. `param` names the offending field where there is one."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class CallerError(SpeciateError):
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidRequest(CallerError):
+    status = 400
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class InvalidGrammar(InvalidRequest):
+    code = "invalid_json_schema"
+
+
+class InvalidEncoding(InvalidRequest):
+    code = "invalid_json"
+
+
+class Unauthorized(CallerError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotFound(CallerError):
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class BodyTooLarge(CallerError):
+    status = 413
+    code = "request_too_large"
+
+
+class CapacityError(SpeciateError):
+    status = 503
+    code = "unavailable"
+
+
+class Overloaded(CapacityError):
+    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(CapacityError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class ShuttingDown(CapacityError):
+    status = 503
+    code = "shutting_down"
+
+
+class OperatorError(SpeciateError):
+    status = 500
+    code = "operator_error"
+
+
+class ConfigError(OperatorError):
+    code = "invalid_config"
+
+
+class LoadFailed(OperatorError):
+    code = "model_load_failed"
+
+
+class EngineFailed(SpeciateError):
+    status = 500
+    code = "engine_failed"
+
+
+class InvariantError(SpeciateError):
+    status = 500
+    code = "internal_error"
