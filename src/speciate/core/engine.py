@@ -4,7 +4,7 @@
 into an `Engine`, so that everything above sees one kind.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from msgspec import Struct
@@ -91,13 +91,17 @@ class StepResult(Struct, frozen=True):
 
 
 class StepEngine(Protocol):
-    """A model that runs one bounded step at a time. Called from one thread at a time; blocks while it computes."""
+    """A model that runs one bounded step at a time; `step` blocks while it computes.
+
+    `step`, `remove` and `close` come from one thread at a time and never overlap. `add` may come from another thread
+    while a step runs (compiling a grammar must not delay the others); its sequence is in no plan before it returns.
+    """
 
     @property
     def shape(self) -> TokenEngineShape: ...
 
     def add(self, sequence: SequenceSpec) -> None:
-        """Make sampling state. Raises InvalidRequest where the grammar or a token id cannot be used."""
+        """Make sampling state. Raises InvalidRequest where the grammar, the adapter or a token id cannot be used."""
         ...
 
     def step(self, plan: StepPlan) -> StepResult:
@@ -133,4 +137,4 @@ class EmbedEngine(Protocol):
 class Engine(Protocol):
     """What routing and the front door see: a stream a request. Closing the iterator cancels the work."""
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[OutputEvent]: ...
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]: ...

@@ -23,9 +23,10 @@ class ReplicaLoad(Struct, frozen=True):
 
     tiers: dict[Tier, TierLoad]
     free_blocks: int
+    """Blocks that can be handed out now, cached ones included."""
     total_blocks: int
     cached_blocks: int = 0
-    """Free blocks that still hold reusable prefixes."""
+    """Those of the free blocks that still hold reusable prefixes."""
     step_s: float = 0.0
     """Predicted duration of a step with everything that must run now."""
     prefill_token_s: float = 0.0

@@ -59,6 +59,9 @@ class StepOutcome(Struct, frozen=True):
     """(seq_id, token_id)."""
     finished: frozenset[int] = frozenset()
     """Sequences that end with this token; the scheduler forgets them."""
+    lost: frozenset[int] = frozenset()
+    """Sequences whose share of the step failed: no KV was written. The scheduler forgets them and publishes none of
+    this step's blocks for them."""
 
 
 class StepScheduler(Protocol):

@@ -1,0 +1,175 @@
+"""The way in: find the model, ask admission, hand to its replica. A request reads downwards in `submit`."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from speciate.admission.admit import AdmissionOptions, Demand, admit
+from speciate.core.admission import Refused
+from speciate.core.errors import InvalidRequest, ModelNotFound, Overloaded
+from speciate.core.output import Embeddings, OutputEvent
+from speciate.core.ports import Clock
+from speciate.core.replica import ReplicaLoad
+from speciate.core.request import EmbedRequest, GenerateRequest
+from speciate.core.segment import Segment, Tier
+from speciate.models.text_model import TextModel
+from speciate.runtime.embedder import Embedder
+from speciate.runtime.replica import Replica
+from speciate.telemetry.metrics import Metrics
+
+MAX_WAITING_EMBEDDINGS = 8192
+"""Rows that may wait in one embedder before more are refused."""
+
+
+class ServedModel(Struct, frozen=True):
+    """A name that a request may ask for."""
+
+    name: str
+    base: str
+    """The loaded model that answers: the key of its replica or embedder."""
+    kind: Literal["generate", "embed"]
+    context_tokens: int
+    created: int
+    """Unix seconds."""
+    root: str
+    """The folder it was loaded from."""
+    text: TextModel
+    adapter: str | None = None
+    owned_by: str = "speciate"
+
+
+class Submission(Struct, frozen=True):
+    """An admitted request: closing `events` cancels it."""
+
+    request_id: str
+    tier: Tier
+    events: AsyncGenerator[OutputEvent, None]
+
+
+class Gateway:
+    """Owns the replicas: `start` and `stop` reach all of them."""
+
+    def __init__(
+        self,
+        models: tuple[ServedModel, ...],
+        replicas: Mapping[str, Replica],
+        embedders: Mapping[str, Embedder],
+        segments: Mapping[Tier, Segment],
+        limits: AdmissionOptions,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._models = {model.name: model for model in models}
+        self._replicas = replicas
+        self._embedders = embedders
+        self._segments = segments
+        self._limits = limits
+        self._clock = clock
+        self._metrics = metrics
+        for name, replica in replicas.items():
+            metrics.watch(name, replica.load)
+
+    async def submit(self, request: GenerateRequest) -> Submission:
+        """Admit and start one sequence. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""
+        model = self.find(request.model)
+        replica = self._replica_of(model)
+        tier = self._admit(request, model, replica)
+        admitted = msgspec.structs.replace(request, segment=self._in_tier(request.segment, tier), adapter=model.adapter)
+        return Submission(request.request_id, tier, replica.generate(admitted))
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """One vector an input. Raises ModelNotFound, InvalidRequest, Overloaded, EngineFailed."""
+        embedder = self._embedder_of(self.find(request.model))
+        dimensions = _dimensions(request, embedder.engine.dimensions)
+        if embedder.num_waiting + len(request.inputs) > MAX_WAITING_EMBEDDINGS:
+            raise Overloaded(
+                f"{embedder.num_waiting} inputs already wait for {request.model}; at most {MAX_WAITING_EMBEDDINGS} "
+                "may. Send fewer at once, or try again in a moment.",
+                retry_after_s=1.0,
+            )
+        vectors = await embedder.embed(request)
+        if dimensions < embedder.engine.dimensions:
+            vectors = tuple(_shorten(vector, dimensions) for vector in vectors)
+        num_tokens = sum(len(tokens) for tokens in request.inputs)
+        return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
+
+    def find(self, name: str) -> ServedModel:
+        """Raises ModelNotFound that names what exists."""
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            raise ModelNotFound(f"There is no model {name!r} here. Served models: {known}.", param="model")
+        return model
+
+    def served(self) -> tuple[ServedModel, ...]:
+        return tuple(self._models.values())
+
+    def loads(self) -> dict[str, ReplicaLoad]:
+        """Per loaded generation model."""
+        return {name: replica.load() for name, replica in self._replicas.items()}
+
+    def now_s(self) -> float:
+        """The clock of arrivals and deadlines."""
+        return self._clock.now_s()
+
+    def is_ready(self) -> bool:
+        workers = [*self._replicas.values(), *self._embedders.values()]
+        return bool(workers) and all(worker.is_healthy for worker in workers)
+
+    def start(self) -> None:
+        for worker in (*self._replicas.values(), *self._embedders.values()):
+            worker.start()
+
+    async def stop(self) -> None:
+        for worker in (*self._replicas.values(), *self._embedders.values()):
+            await worker.stop()
+
+    def check(self) -> None:
+        """Raise InvariantError if any replica's accounting does not add up."""
+        for replica in self._replicas.values():
+            replica.check()
+
+    def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> Tier:
+        demand = Demand(
+            segment=request.segment,
+            prompt_tokens=len(request.prompt_tokens),
+            max_tokens=request.stopping.max_tokens,
+            arrival_s=request.arrival_s,
+            deadline_s=request.deadline_s,
+            may_downgrade=request.may_downgrade,
+        )
+        verdict = admit(demand, replica.load(), self._limits, self._clock.now_s())
+        if isinstance(verdict, Refused):
+            self._metrics.refused(model.base, request.segment)
+            raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s)
+        return verdict.tier
+
+    def _in_tier(self, segment: Segment, tier: Tier) -> Segment:
+        return segment if segment.tier is tier else self._segments[tier]
+
+    def _replica_of(self, model: ServedModel) -> Replica:
+        if model.kind != "generate":
+            raise InvalidRequest(f"{model.name} makes embeddings, not text; use /v1/embeddings.", param="model")
+        return self._replicas[model.base]
+
+    def _embedder_of(self, model: ServedModel) -> Embedder:
+        if model.base not in self._embedders:
+            able = ", ".join(m.name for m in self._models.values() if m.base in self._embedders) or "none"
+            raise InvalidRequest(f"{model.name} makes no embeddings. Models that do: {able}.", param="model")
+        return self._embedders[model.base]
+
+
+def _dimensions(request: EmbedRequest, available: int) -> int:
+    wanted = available if request.dimensions is None else request.dimensions
+    if not 1 <= wanted <= available:
+        raise InvalidRequest(f"dimensions is {wanted}; {request.model} has 1..{available}.", param="dimensions")
+    return wanted
+
+
+def _shorten(vector: bytes, dimensions: int) -> bytes:
+    """Leading components, unit length again (Matryoshka representation learning, Kusupati 2022)."""
+    head = np.frombuffer(vector, dtype="<f4")[:dimensions]
+    return (head / max(float(np.linalg.norm(head)), 1e-12)).astype("<f4").tobytes()

@@ -1,0 +1,240 @@
+"""Prometheus metrics. Names, units and buckets are vLLM's (`vllm:*`) where the meaning is the same, so that routers and
+dashboards made for it work; what vLLM does not have is `speciate:*`. Labels `tier` and `segment` are ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from speciate.core.output import Finish
+from speciate.core.replica import ReplicaLoad
+from speciate.core.request import GenerateRequest
+from speciate.core.scheduler import Decision
+from speciate.core.segment import Segment, Tier
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_TTFT_BUCKETS_S = (
+    0.001,
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    2.5,
+    5,
+    7.5,
+    10,
+    20,
+    40,
+    80,
+    160,
+)
+_GAP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+_E2E_BUCKETS_S = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
+_TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+_STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+_LABELS = ("model_name", "tier", "segment")
+
+
+class Metrics:
+    """One registry a process. `render` gives the text that Prometheus scrapes."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._histograms = {
+            name: Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
+            for name, text, buckets in (
+                ("vllm:time_to_first_token_seconds", "Arrival to first token, s.", _TTFT_BUCKETS_S),
+                ("vllm:inter_token_latency_seconds", "Between two tokens of a sequence, s.", _GAP_BUCKETS_S),
+                ("vllm:e2e_request_latency_seconds", "Arrival to last token, s.", _E2E_BUCKETS_S),
+                ("vllm:request_queue_time_seconds", "Arrival to the first step that works on it, s.", _E2E_BUCKETS_S),
+                ("vllm:request_prompt_tokens", "Prompt tokens of finished requests.", _TOKEN_BUCKETS),
+                ("vllm:request_generation_tokens", "Output tokens of finished requests.", _TOKEN_BUCKETS),
+            )
+        }
+        self._counters = {
+            name: Counter(name, text, labels, registry=self.registry)
+            for name, text, labels in (
+                ("vllm:prompt_tokens", "Prompt tokens of finished requests.", _LABELS),
+                ("vllm:generation_tokens", "Output tokens of all requests.", _LABELS),
+                ("vllm:request_success", "Finished requests.", (*_LABELS, "finished_reason")),
+                ("speciate:requests_cancelled", "Requests whose caller left before the end.", _LABELS),
+                ("speciate:promises", "Finished requests by whether their SLO was met.", (*_LABELS, "kept")),
+                ("vllm:admission_rejections", "Requests refused at the door.", _LABELS),
+            )
+        }
+        self.step_seconds = Histogram(
+            "speciate:step_seconds",
+            "Duration of a step, s.",
+            ("model_name",),
+            buckets=_STEP_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.step_tokens = Histogram(
+            "vllm:iteration_tokens_total",
+            "Tokens computed by a step.",
+            ("model_name",),
+            buckets=_TOKEN_BUCKETS,
+            registry=self.registry,
+        )
+        self.build = Gauge("speciate:build_info", "Version of the server.", ("version",), registry=self.registry)
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        return self._histograms[name].labels(*labels)
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        return self._counters[name].labels(*labels)
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def refused(self, model: str, segment: Segment) -> None:
+        self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
+
+    def watch(self, model: str, load: Callable[[], ReplicaLoad]) -> None:
+        """Read this replica's load whenever someone scrapes."""
+        self.registry.register(_LoadCollector(model, load))
+
+
+@dataclass(slots=True)
+class _SegmentMetrics:
+    """Children bound to one segment's labels: looking them up by label costs more than observing."""
+
+    ttft: Histogram
+    gap: Histogram
+    e2e: Histogram
+    queue: Histogram
+    prompt: Histogram
+    output: Histogram
+    prompt_total: Counter
+    output_total: Counter
+    cancelled: Counter
+    kept: Counter
+    broken: Counter
+
+
+class ReplicaMetrics:
+    """What one replica observes. Cheap enough for every token (about 2 us)."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._segments: dict[str, _SegmentMetrics] = {}
+        self._step_seconds = metrics.step_seconds.labels(model)
+        self._step_tokens = metrics.step_tokens.labels(model)
+
+    def observe_step(self, decision: Decision, observed_s: float) -> None:
+        self._step_seconds.observe(observed_s)
+        if decision.plan is not None:
+            self._step_tokens.observe(decision.plan.num_tokens)
+
+    def observe_token(self, request: GenerateRequest, gap_s: float | None, now_s: float) -> None:
+        """A token came out, `gap_s` after the one before it (None for the first)."""
+        bound = self._bound(request.segment)
+        bound.output_total.inc()
+        if gap_s is None:
+            bound.ttft.observe(now_s - request.arrival_s)
+        else:
+            bound.gap.observe(gap_s)
+
+    def observe_finish(self, request: GenerateRequest, finish: Finish) -> None:
+        bound, line = self._bound(request.segment), finish.timeline
+        bound.e2e.observe(line.finished_s - line.arrival_s)
+        bound.queue.observe(line.scheduled_s - line.arrival_s)
+        bound.prompt.observe(finish.usage.prompt_tokens)
+        bound.output.observe(finish.usage.completion_tokens)
+        bound.prompt_total.inc(finish.usage.prompt_tokens)
+        (bound.kept if is_kept(request.segment, finish) else bound.broken).inc()
+        segment = request.segment
+        self._metrics.counter(
+            "vllm:request_success", self._model, segment.tier, segment.name, finish.reason.value
+        ).inc()
+
+    def count_cancelled(self, segment: Segment) -> None:
+        self._bound(segment).cancelled.inc()
+
+    def _bound(self, segment: Segment) -> _SegmentMetrics:
+        bound = self._segments.get(segment.name)
+        if bound is None:
+            bound = self._segments[segment.name] = self._bind(segment)
+        return bound
+
+    def _bind(self, segment: Segment) -> _SegmentMetrics:
+        labels = (self._model, segment.tier.value, segment.name)
+        metrics = self._metrics
+        return _SegmentMetrics(
+            ttft=metrics.histogram("vllm:time_to_first_token_seconds", *labels),
+            gap=metrics.histogram("vllm:inter_token_latency_seconds", *labels),
+            e2e=metrics.histogram("vllm:e2e_request_latency_seconds", *labels),
+            queue=metrics.histogram("vllm:request_queue_time_seconds", *labels),
+            prompt=metrics.histogram("vllm:request_prompt_tokens", *labels),
+            output=metrics.histogram("vllm:request_generation_tokens", *labels),
+            prompt_total=metrics.counter("vllm:prompt_tokens", *labels),
+            output_total=metrics.counter("vllm:generation_tokens", *labels),
+            cancelled=metrics.counter("speciate:requests_cancelled", *labels),
+            kept=metrics.counter("speciate:promises", *labels, "true"),
+            broken=metrics.counter("speciate:promises", *labels, "false"),
+        )
+
+
+def is_kept(segment: Segment, finish: Finish) -> bool:
+    """Whether a finished request met its segment's promise: TTFT, mean TPOT and E2E, each where one is given."""
+    slo, line = segment.slo, finish.timeline
+    num_gaps = max(1, finish.usage.completion_tokens - 1)
+    return (
+        (slo.ttft_s is None or line.first_token_s - line.arrival_s <= slo.ttft_s)
+        and (slo.tpot_s is None or (line.finished_s - line.first_token_s) / num_gaps <= slo.tpot_s)
+        and (slo.e2e_s is None or line.finished_s - line.arrival_s <= slo.e2e_s)
+    )
+
+
+class _LoadCollector(Collector):
+    """Gauges read from a replica's load at scrape time."""
+
+    def __init__(self, model: str, load: Callable[[], ReplicaLoad]) -> None:
+        self._model = model
+        self._load = load
+
+    def collect(self) -> list[Metric]:
+        load = self._load()
+        used = 1 - load.free_blocks / max(1, load.total_blocks)
+        return [
+            self._by_tier("vllm:num_requests_running", "Sequences with KV blocks.", load, lambda t: t.num_running),
+            self._by_tier("vllm:num_requests_waiting", "Sequences without.", load, lambda t: t.num_waiting),
+            self._by_tier("speciate:backlog_seconds", "Predicted step-seconds of waiting prompts.", load,
+                          lambda t: t.backlog_s),
+            self._gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0..1.", used),
+            self._counter("vllm:prefix_cache_queries", "Prompt tokens looked up.", load.prefix_query_tokens),
+            self._counter("vllm:prefix_cache_hits", "Prompt tokens found.", load.prefix_hit_tokens),
+            self._counter("vllm:num_preemptions", "Sequences that lost their KV blocks.", load.num_evictions),
+            self._counter("speciate:wasted_seconds", "Step-seconds nobody got anything for.", load.wasted_s),
+            self._gauge("speciate:step_prediction_error", "Mean relative error of predicted steps.",
+                        load.prediction_error),
+            self._gauge("speciate:step_prediction_margin", "gamma: p95 of observed over predicted.", load.margin),
+        ]  # fmt: skip
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=["model_name"])
+        family.add_metric([self._model], value)
+        return family
+
+    def _counter(self, name: str, text: str, value: float) -> Metric:
+        family = CounterMetricFamily(name, text, labels=["model_name"])
+        family.add_metric([self._model], value)
+        return family
+
+    def _by_tier(self, name: str, text: str, load: ReplicaLoad, value: Callable[..., float]) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=["model_name", "tier"])
+        for tier in Tier:
+            family.add_metric([self._model, tier.value], value(load.tiers[tier]))
+        return family
