@@ -1,0 +1,5 @@
+"""`python -m speciate`."""
+
+from speciate.cli import main
+
+raise SystemExit(main())

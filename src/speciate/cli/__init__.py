@@ -1,0 +1,43 @@
+"""The command line: `speciate serve | bench | models | config`. Each command is a module, imported when it is used, so
+that `speciate serve` needs no benchmark client and `--help` is instant.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from speciate import __version__
+from speciate.core.errors import SpeciateError
+
+COMMANDS = {
+    "serve": "serve models behind one OpenAI-compatible endpoint",
+    "bench": "load a server with three tiers and report the promises kept",
+    "models": "show what a model folder holds, or what a server serves",
+    "config": "check a settings file, print the defaults or their JSON Schema",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the process's exit status: 0 done, 1 failed, 2 wrong usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in COMMANDS:
+        _parser().parse_args(given or ["--help"])
+        return 2
+    command = importlib.import_module(f"speciate.cli.{given[0]}")
+    try:
+        return int(command.main(given[1:]))
+    except SpeciateError as error:
+        print(f"speciate {given[0]}: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="speciate", description="One inference endpoint, every promise kept.")
+    parser.add_argument("--version", action="version", version=f"speciate {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser

@@ -1,0 +1,178 @@
+"""The one tree of settings: read from speciate.yaml, checked, resolved once. Nothing below imports it.
+
+Unknown keys and values that do not parse are errors that name the place and the nearest key.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Struct, field
+
+from speciate.admission.admit import AdmissionOptions
+from speciate.core.errors import ConfigError
+from speciate.core.segment import Segment, Slo, Tier
+from speciate.scheduling.token import TokenSchedulerOptions
+
+API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
+"""Environment variable with comma-separated keys; secrets are never in the file."""
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how the front door listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body_mib: float = 8.0
+    """Larger bodies are refused with 413."""
+    heartbeat_s: float = 15.0
+    """A comment line is sent on a silent stream after this long."""
+    write_stall_s: float = 60.0
+    """A client that reads nothing for this long is gone."""
+    drain_s: float = 10.0
+    """On shutdown, how long running requests may go on."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class AdapterSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA adapter (PEFT folder), served under its own model name beside its base."""
+
+    name: str
+    path: str
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One loaded model."""
+
+    name: str
+    path: str = "pocket"
+    """A Hugging Face folder, an OpenVINO IR folder, or `pocket` for the model in the package."""
+    kind: Literal["generate", "embed", "both"] = "generate"
+    """`both` also answers /v1/embeddings with the decoder's pooled states (a second copy of the weights)."""
+    weights: Literal["f32", "f16", "bf16", "int8", "int4"] = "int8"
+    kv: Literal["u8", "f16", "bf16", "f32"] = "u8"
+    kv_mib: float = 512.0
+    """Memory for the KV cache."""
+    max_context_tokens: int | None = None
+    """Null: what the model was made for."""
+    threads: int | None = None
+    """Null: all cores."""
+    aliases: tuple[str, ...] = ()
+    adapters: tuple[AdapterSettings, ...] = ()
+    pooling: Literal["auto", "mean", "last"] = "auto"
+    """For embeddings; auto reads the folder, else mean."""
+
+
+class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise of a tier."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    share: float = 0.95
+    jitter_buffer: float = 0.0
+    preemptible: bool = True
+
+
+def _default_segments() -> dict[Tier, SegmentSettings]:
+    return {
+        Tier.REALTIME: SegmentSettings(ttft_s=0.1, tpot_s=0.05, share=0.99, preemptible=False),
+        Tier.INTERACTIVE: SegmentSettings(ttft_s=1.0, tpot_s=0.1, share=0.95, jitter_buffer=0.5),
+        Tier.BATCH: SegmentSettings(e2e_s=86_400.0, share=0.99),
+    }
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of speciate.yaml."""
+
+    server: ServerSettings = ServerSettings()
+    models: tuple[ModelSettings, ...] = (ModelSettings(name="pocket"),)
+    segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
+    scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
+    admission: AdmissionOptions = AdmissionOptions()
+
+    def segment_table(self) -> dict[Tier, Segment]:
+        """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""
+        rows = {**_default_segments(), **self.segments}
+        return {tier: _segment(tier, row) for tier, row in rows.items()}
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read and check a settings file; None gives the defaults. Raises ConfigError."""
+    if path is None:
+        return Settings()
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read settings {path}: {error.strerror}. Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    return parse_settings(tree or {}, source=str(path))
+
+
+def parse_settings(tree: Any, source: str) -> Settings:
+    """Check a tree of plain values. Raises ConfigError naming the place and, for unknown keys, the nearest one."""
+    _check_keys(tree, msgspec.inspect.type_info(Settings), source, "")
+    try:
+        settings = msgspec.convert(tree, Settings, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}. See docs/reference/settings.md for what each key takes.") from error
+    _check_names(settings, source)
+    return settings
+
+
+def settings_schema() -> dict[str, Any]:
+    """JSON Schema of speciate.yaml, for editors."""
+    schema = msgspec.json.schema(Settings)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "speciate.yaml", **schema}
+
+
+def api_keys() -> tuple[str, ...]:
+    """Keys from the environment; empty means that the server is open."""
+    return tuple(key.strip() for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key.strip())
+
+
+def _segment(tier: Tier, row: SegmentSettings) -> Segment:
+    return Segment(
+        name=f"text-{tier.value}",
+        tier=tier,
+        slo=Slo(ttft_s=row.ttft_s, tpot_s=row.tpot_s, e2e_s=row.e2e_s, share=row.share),
+        preemptible=row.preemptible,
+        jitter_buffer=row.jitter_buffer,
+    )
+
+
+def _check_keys(tree: Any, expected: msgspec.inspect.Type, source: str, place: str) -> None:
+    """Walk structs, tuples and dicts of structs; anything else is msgspec's to check."""
+    if isinstance(expected, msgspec.inspect.StructType) and isinstance(tree, dict):
+        fields = {f.encode_name: f.type for f in expected.fields}
+        for key, value in tree.items():
+            if key not in fields:
+                raise ConfigError(_unknown_key(str(key), list(fields), source, place))
+            _check_keys(value, fields[key], source, f"{place}.{key}" if place else str(key))
+    elif isinstance(expected, msgspec.inspect.VarTupleType) and isinstance(tree, list):
+        for index, value in enumerate(tree):
+            _check_keys(value, expected.item_type, source, f"{place}[{index}]")
+    elif isinstance(expected, msgspec.inspect.DictType) and isinstance(tree, dict):
+        for key, value in tree.items():
+            _check_keys(value, expected.value_type, source, f"{place}.{key}")
+
+
+def _unknown_key(key: str, known: list[str], source: str, place: str) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Known keys: {', '.join(known)}."
+    return f"{source}: unknown key {key!r} in {place or 'the top level'}.{hint}"
+
+
+def _check_names(settings: Settings, source: str) -> None:
+    names = [n for m in settings.models for n in (m.name, *m.aliases, *(a.name for a in m.adapters))]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"{source}: the model name {name!r} is used {names.count(name)} times; make names unique."
+            )
+    if not settings.models:
+        raise ConfigError(f"{source}: no models; name at least one under `models`.")
