@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import socket
 import sys
 import urllib.error
@@ -41,12 +40,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def get_json(url: str) -> object:
-    """The JSON body of a GET."""
+async def get_text(url: str) -> str:
+    """The body of a GET. Raises URLError, HTTPError."""
 
-    def fetch() -> object:
+    def fetch() -> str:
         with urllib.request.urlopen(url, timeout=5) as response:
-            return json.load(response)
+            return str(response.read().decode())
 
     return await asyncio.to_thread(fetch)
 
@@ -57,7 +56,7 @@ async def _until_ready(url: str, process: asyncio.subprocess.Process, log: Path)
         if process.returncode is not None:
             raise LoadFailed(f"The server ended with status {process.returncode}. Its log ends:\n{_tail(log)}")
         try:
-            await get_json(f"{url}/ready")
+            await get_text(f"{url}/ready")
         except (urllib.error.URLError, OSError):
             await asyncio.sleep(0.1)
         else:
