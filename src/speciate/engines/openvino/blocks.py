@@ -1,0 +1,69 @@
+"""The KV memory of a compiled model: one tensor a layer for keys and one for values, cut into blocks.
+
+Who owns which block is the scheduler's business. One block more than it knows of is the engine's own: scratch for rows
+that only pad a step (docs/decisions/0010).
+"""
+
+import math
+from collections.abc import Iterator
+
+from msgspec import Struct
+from openvino import CompiledModel, InferRequest, Tensor, Type
+
+from speciate.core.errors import LoadFailed
+
+BLOCK_TOKENS = 32
+"""Fixed by the CPU plugin's paged attention."""
+KV_TYPES = {"u8": Type.u8, "f16": Type.f16, "bf16": Type.bf16, "f32": Type.f32}
+
+
+class CachePort(Struct, frozen=True):
+    """A cache input of the model: `key_cache.0`, float or quantised, [blocks, heads, ...]."""
+
+    name: str
+    element: Type
+    block_shape: tuple[int, ...]
+
+    @property
+    def block_bytes(self) -> int:
+        return math.prod(self.block_shape) * int(self.element.bitwidth) // 8
+
+
+class KvBlocks:
+    """Allocated blocks; memory is touched, and so taken, as blocks are first written."""
+
+    def __init__(self, ports: tuple[CachePort, ...], num_all: int) -> None:
+        self.num_blocks = num_all - 1
+        self.scratch_block = num_all - 1
+        self.block_bytes = sum(port.block_bytes for port in ports)
+        self.tensors = {port.name: Tensor(port.element, [num_all, *port.block_shape]) for port in ports}
+
+    @property
+    def allocated_bytes(self) -> int:
+        return sum(tensor.byte_size for tensor in self.tensors.values())
+
+    def bind(self, request: InferRequest) -> None:
+        for name, tensor in self.tensors.items():
+            request.set_tensor(name, tensor)
+
+
+def allocate_blocks(compiled: CompiledModel, kv_bytes: int) -> KvBlocks:
+    """As many blocks as fit the budget, scratch included. Raises LoadFailed below two usable blocks."""
+    ports = tuple(_cache_ports(compiled))
+    block_bytes = sum(port.block_bytes for port in ports)
+    num_all = kv_bytes // block_bytes
+    if num_all < 3:
+        raise LoadFailed(
+            f"kv_bytes {kv_bytes} holds {num_all} blocks of {block_bytes} bytes ({BLOCK_TOKENS} tokens); one is the "
+            f"engine's own and at least two are needed: give at least {3 * block_bytes}"
+        )
+    return KvBlocks(ports, num_all)
+
+
+def _cache_ports(compiled: CompiledModel) -> Iterator[CachePort]:
+    for port in compiled.inputs:
+        name = port.get_any_name()
+        if name.startswith(("key_cache.", "value_cache.")):
+            shape = port.get_partial_shape()
+            block_shape = tuple(shape[axis].get_length() for axis in range(1, len(shape)))
+            yield CachePort(name, port.get_element_type(), block_shape)
