@@ -62,8 +62,8 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Null: all cores."""
     aliases: tuple[str, ...] = ()
     adapters: tuple[AdapterSettings, ...] = ()
-    pooling: Literal["auto", "mean", "last"] = "auto"
-    """For embeddings; auto reads the folder, else mean."""
+    pooling: Literal["auto", "mean", "last", "cls"] = "auto"
+    """For embeddings; auto is what the folder says, else `last` for decoders and `mean` for encoders."""
 
 
 class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,7 +89,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of speciate.yaml."""
 
     server: ServerSettings = ServerSettings()
-    models: tuple[ModelSettings, ...] = (ModelSettings(name="pocket"),)
+    models: tuple[ModelSettings, ...] = (
+        ModelSettings(name="pocket", kind="both", pooling="mean", adapters=(AdapterSettings("pocket-delivery", "pocket-delivery"),)),
+    )
     segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()

@@ -1,0 +1,224 @@
+"""Builds the objects from settings and runs them: the one place that knows every package.
+
+settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
+"""
+
+import logging
+import socket
+import time
+from pathlib import Path
+
+import uvicorn
+from msgspec import Struct
+
+from speciate import __version__
+from speciate.api.app import create_app
+from speciate.api.options import ApiKey, ApiOptions
+from speciate.config import ModelSettings, ServerSettings, Settings, api_keys
+from speciate.core.engine import EmbedEngine, StepEngine
+from speciate.core.errors import ConfigError, LoadFailed
+from speciate.engines.openvino.embedder import OpenVinoEmbedder
+from speciate.engines.openvino.engine import OpenVinoEngine
+from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
+from speciate.models.catalog import read_model_folder
+from speciate.models.pocket import TEXT_ADAPTER_DIR, TEXT_DIR
+from speciate.models.text_model import TextModel, load_text_model
+from speciate.runtime.clock import MonotonicClock
+from speciate.runtime.device import Device
+from speciate.runtime.embedder import Embedder
+from speciate.runtime.gateway import Gateway, ServedModel
+from speciate.runtime.replica import Replica
+from speciate.scheduling.token import TokenScheduler
+from speciate.telemetry.metrics import Metrics, ReplicaMetrics
+
+log = logging.getLogger(__name__)
+
+POCKET_FOLDERS = {"pocket": TEXT_DIR, "pocket-delivery": TEXT_ADAPTER_DIR}
+"""Paths that stand for models in the package."""
+
+
+class LoadedModel(Struct, frozen=True):
+    """One settings entry, loaded: its engines and what the front door needs of it."""
+
+    settings: ModelSettings
+    folder: Path
+    text: TextModel
+    engine: StepEngine | None
+    embed_engine: EmbedEngine | None
+
+
+class Server(Struct, frozen=True):
+    """A gateway with all that belongs to it. `start` on the event loop, `stop` once."""
+
+    gateway: Gateway
+    device: Device
+    metrics: Metrics
+
+    def start(self) -> None:
+        self.gateway.start()
+
+    async def stop(self) -> None:
+        await self.gateway.stop()
+        await self.device.close()
+
+
+async def serve(settings: Settings) -> None:
+    """Load, listen, serve until SIGTERM or SIGINT, drain. Raises ConfigError, LoadFailed."""
+    listener = bind(settings.server)
+    server = build_server(settings, [load_model(model) for model in settings.models])
+    app = create_app(server.gateway, api_options(settings), server.metrics.render)
+    server.start()
+    host, port = listener.getsockname()[:2]
+    log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
+    try:
+        await uvicorn.Server(_uvicorn_config(app, settings.server)).serve(sockets=[listener])
+    finally:
+        await server.stop()
+
+
+def bind(server: ServerSettings) -> socket.socket:
+    """A listening socket, before anything slow is done. Raises ConfigError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((server.host, server.port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"Cannot listen on {server.host}:{server.port}: {error}. Stop what uses it, or choose another --port."
+        ) from error
+    return listener
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Read the folder and load its engines. Raises LoadFailed."""
+    folder = POCKET_FOLDERS.get(settings.path, Path(settings.path).expanduser())
+    started_s = time.monotonic()
+    facts = read_model_folder(folder)
+    text = load_text_model(facts)
+    generates = settings.kind in ("generate", "both")
+    if generates and facts.kind != "decoder":
+        raise LoadFailed(f"{folder} holds a {facts.architecture}, which writes no text; set kind: embed for it.")
+    loaded = LoadedModel(
+        settings=settings,
+        folder=folder,
+        text=text,
+        engine=OpenVinoEngine.load(folder, _engine_options(settings)) if generates else None,
+        embed_engine=OpenVinoEmbedder.load(folder, _embed_options(settings)) if settings.kind != "generate" else None,
+    )
+    log.info("loaded %s from %s in %.1f s", settings.name, folder, time.monotonic() - started_s)
+    return loaded
+
+
+def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
+    """Replicas on one device, and the gateway in front of them."""
+    device, clock, metrics = Device("cpu"), MonotonicClock(), Metrics()
+    metrics.build.labels(__version__).set(1)
+    replicas = {
+        m.settings.name: Replica(
+            m.engine,
+            TokenScheduler(m.engine.shape, settings.scheduler),
+            m.text.tokenizer,
+            device,
+            clock,
+            ReplicaMetrics(metrics, m.settings.name),
+        )
+        for m in models
+        if m.engine is not None
+    }
+    embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
+    gateway = Gateway(
+        tuple(served for m in models for served in _served(m)),
+        replicas,
+        embedders,
+        settings.segment_table(),
+        settings.admission,
+        clock,
+        metrics,
+    )
+    return Server(gateway, device, metrics)
+
+
+def api_options(settings: Settings) -> ApiOptions:
+    """The front door's options; keys come from the environment."""
+    server = settings.server
+    return ApiOptions(
+        api_keys=tuple(ApiKey(key, tenant=f"key-{number}") for number, key in enumerate(api_keys())),
+        segments=settings.segment_table(),
+        max_body_bytes=round(server.max_body_mib * 2**20),
+        heartbeat_s=server.heartbeat_s,
+        write_stall_s=server.write_stall_s,
+    )
+
+
+def _served(model: LoadedModel) -> list[ServedModel]:
+    """The model's own name, its aliases and its adapters."""
+    settings, created = model.settings, int(model.folder.stat().st_mtime)
+    context = _context_tokens(model)
+
+    def named(name: str, root: Path, adapter: str | None = None) -> ServedModel:
+        return ServedModel(
+            name=name,
+            base=settings.name,
+            kind="generate" if model.engine is not None else "embed",
+            context_tokens=context,
+            created=created,
+            root=str(root),
+            text=model.text,
+            adapter=adapter,
+        )
+
+    names = [named(name, model.folder) for name in (settings.name, *settings.aliases)]
+    return names + [named(a.name, _adapter_path(a.path), adapter=a.name) for a in settings.adapters]
+
+
+def _context_tokens(model: LoadedModel) -> int:
+    if model.engine is not None:
+        return model.engine.shape.context_tokens
+    if model.embed_engine is not None:
+        return model.embed_engine.context_tokens
+    raise LoadFailed(f"{model.settings.name} has no engine; this is a bug.")
+
+
+def _engine_options(settings: ModelSettings) -> OpenVinoOptions:
+    return OpenVinoOptions(
+        weights=settings.weights,
+        kv=settings.kv,
+        kv_bytes=round(settings.kv_mib * 2**20),
+        threads=settings.threads,
+        max_context_tokens=settings.max_context_tokens,
+        adapters=tuple(AdapterFolder(a.name, _adapter_path(a.path)) for a in settings.adapters),
+        model_name=settings.name,
+    )
+
+
+def _embed_options(settings: ModelSettings) -> EmbedOptions:
+    return EmbedOptions(
+        weights=settings.weights,
+        threads=settings.threads,
+        max_context_tokens=settings.max_context_tokens,
+        pooling=settings.pooling,
+        model_name=settings.name,
+    )
+
+
+def _adapter_path(path: str) -> Path:
+    return POCKET_FOLDERS.get(path, Path(path).expanduser())
+
+
+def _uvicorn_config(app: object, server: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level=server.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(server.drain_s)),
+        timeout_keep_alive=75,
+        backlog=4096,
+        ws="none",
+    )
+
+
+def _names(gateway: Gateway) -> str:
+    return ", ".join(model.name for model in gateway.served())
