@@ -1,0 +1,152 @@
+"""KV blocks: who holds which, and which full ones can be reused. Counts blocks; never sees their contents.
+
+Every block is in exactly one place, and `check` proves it:
+
+    free    nobody holds it, contents worthless        _free
+    idle    nobody holds it, contents findable by key  _idle, oldest leaf first
+    held    one or more sequences hold it              _refs > 0, findable once published
+
+A key names a block's tokens *and* everything before them (hash chain, as in vLLM and SGLang), so equal keys mean equal
+KV. Keys are 128 bits of blake2b: no collision is to be expected before 2^64 blocks.
+"""
+
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from speciate.core.errors import InvariantError
+
+KEY_BYTES = 16
+
+
+def root_key(salt: str) -> bytes:
+    """The parent of a first block; differs where KV of equal tokens differs."""
+    return blake2b(salt.encode(), digest_size=KEY_BYTES).digest()
+
+
+def chain_keys(parent: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]:
+    """Keys of the full blocks that `tokens` fill after `parent`."""
+    packed = array("q", tokens).tobytes()
+    width = 8 * block_tokens
+    keys = []
+    for end in range(width, len(packed) + 1, width):
+        parent = blake2b(parent + packed[end - width : end], digest_size=KEY_BYTES).digest()
+        keys.append(parent)
+    return keys
+
+
+class BlockPool:
+    """Hands out block ids. All operations cost O(blocks moved)."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._free = deque(range(num_blocks))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._refs = [0] * num_blocks
+        self._key_of: list[bytes | None] = [None] * num_blocks
+        self._by_key: dict[bytes, int] = {}
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that `allocate` can give, reusable ones included."""
+        return len(self._free) + len(self._idle)
+
+    @property
+    def num_idle(self) -> int:
+        return len(self._idle)
+
+    def find(self, keys: Sequence[bytes]) -> list[int]:
+        """Blocks of the longest findable prefix of `keys`. Takes no reference."""
+        found = []
+        for key in keys:
+            block = self._by_key.get(key)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def count_idle(self, blocks: Iterable[int]) -> int:
+        """How many of them `take` would remove from what is available."""
+        refs = self._refs
+        return sum(1 for block in blocks if refs[block] == 0)
+
+    def is_exclusive(self, block: int) -> bool:
+        return self._refs[block] == 1
+
+    def take(self, blocks: Iterable[int]) -> None:
+        """One more holder of blocks that `find` gave."""
+        for block in blocks:
+            if self._refs[block] == 0:
+                del self._idle[block]
+            self._refs[block] += 1
+
+    def allocate(self, num: int) -> list[int]:
+        """Blocks with worthless contents; the oldest idle ones lose their keys when free ones run out."""
+        if num > self.num_available:
+            raise InvariantError(f"{num} KV blocks asked for, {self.num_available} available; evict first")
+        return [self._allocate_one() for _ in range(num)]
+
+    def _allocate_one(self) -> int:
+        block = self._free.popleft() if self._free else self._forget_oldest()
+        self._refs[block] = 1
+        return block
+
+    def _forget_oldest(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        key = self._key_of[block]
+        self._key_of[block] = None
+        if key is not None:
+            del self._by_key[key]
+        return block
+
+    def publish(self, block: int, key: bytes) -> None:
+        """Make a held, full, computed block findable. The first block with a key keeps it."""
+        if key not in self._by_key and self._key_of[block] is None:
+            self._by_key[key] = block
+            self._key_of[block] = key
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Give up one reference to each. Last block first, so that leaves are forgotten before their parents."""
+        for block in reversed(blocks):
+            refs = self._refs[block] - 1
+            if refs < 0:
+                raise InvariantError(f"KV block {block} released more often than taken")
+            self._refs[block] = refs
+            if refs == 0:
+                self._retire(block)
+
+    def _retire(self, block: int) -> None:
+        if self._key_of[block] is None:
+            self._free.append(block)
+        else:
+            self._idle[block] = None
+
+    def check(self, tables: Iterable[Sequence[int]]) -> None:
+        """Raise InvariantError unless every block is in one place and has exactly the holders in `tables`."""
+        owners = [0] * self.num_blocks
+        for table in tables:
+            for block in table:
+                owners[block] += 1
+        if owners != self._refs:
+            wrong = [b for b in range(self.num_blocks) if owners[b] != self._refs[b]]
+            raise InvariantError(f"KV blocks {wrong[:8]}: holders and reference counts differ")
+        self._check_places()
+        self._check_keys()
+
+    def _check_places(self) -> None:
+        held = {block for block, refs in enumerate(self._refs) if refs}
+        free, idle = set(self._free), set(self._idle)
+        if len(free) + len(idle) + len(held) != self.num_blocks or len(free) != len(self._free):
+            raise InvariantError("free + idle + held KV blocks differ from the total")
+        if free & idle or free & held or idle & held:
+            raise InvariantError("a KV block is in two places")
+
+    def _check_keys(self) -> None:
+        named = {key: block for block, key in enumerate(self._key_of) if key is not None}
+        if named != self._by_key:
+            raise InvariantError("the key table and the blocks' keys differ")
+        if any(self._key_of[block] is not None for block in self._free):
+            raise InvariantError("a free KV block still has a key")
+        if any(self._key_of[block] is None for block in self._idle):
+            raise InvariantError("an idle KV block has no key")

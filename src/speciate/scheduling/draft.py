@@ -1,0 +1,101 @@
+"""The step under construction: its budget in predicted seconds, and what was put in so far."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from speciate.core.engine import SequenceStep
+from speciate.core.scheduler import Started
+from speciate.core.segment import Tier
+from speciate.scheduling.sequence import Sequence
+from speciate.scheduling.step_time import StepCosts, StepFeatures
+
+
+@dataclass(slots=True)
+class Draft:
+    """Filled by the stages in order. `used_s` holds the cost of decodes that must run before they are put in."""
+
+    step_id: int
+    now_s: float
+    costs: StepCosts
+    gamma: float
+    block_tokens: int
+    tokens_left: int
+    sequences_left: int
+    limit_s: float = inf
+    """Predicted seconds that the step should not exceed; the margin is already divided out."""
+    used_s: float = 0.0
+    realtime_limit_s: float = inf
+    """The part of the limit that running real-time work asks for."""
+    is_closed: bool = False
+    """Real-time work waits for the next step: only decodes that must run may still enter."""
+    lacks_memory: bool = False
+    """A faster tier waits for KV blocks: batch work starts nothing."""
+    has_realtime: bool = False
+    is_extended: bool = False
+    """Urgent batch work has stretched the limit."""
+    num_prompts: int = 0
+    """Interactive prompts in this step."""
+    steps: list[SequenceStep] = field(default_factory=list)
+    taken: list[tuple[Sequence, int]] = field(default_factory=list)
+    computing: set[bytes] = field(default_factory=set)
+    """Keys of the blocks that this step fills."""
+    started: list[Started] = field(default_factory=list)
+    relegated: list[tuple[int, Tier]] = field(default_factory=list)
+    expired: list[int] = field(default_factory=list)
+    evicted: list[int] = field(default_factory=list)
+    num_decodes: int = 0
+    context: int = 0
+    num_prefill: int = 0
+    prefill_context: float = 0.0
+
+    @property
+    def room_s(self) -> float:
+        return self.limit_s - self.used_s
+
+    @property
+    def has_slots(self) -> bool:
+        return self.tokens_left > 0 and self.sequences_left > 0
+
+    def features(self) -> StepFeatures:
+        return StepFeatures(self.num_decodes, self.context, self.num_prefill, self.prefill_context)
+
+    def take_decode(self, seq: Sequence) -> None:
+        """Compute its last token. Its cost is the caller's to add."""
+        start = seq.computed
+        self.steps.append(SequenceStep(seq.seq_id, (seq.outputs[-1],), start, seq.table, True))
+        self.taken.append((seq, 1))
+        seq.step_id = self.step_id
+        self.num_decodes += 1
+        self.context += start
+        self.tokens_left -= 1
+        self.sequences_left -= 1
+
+    def take_chunk(self, seq: Sequence, num: int) -> None:
+        """Compute its next `num` tokens; it samples if they are the last ones."""
+        start, end = seq.computed, seq.computed + num
+        samples = end == seq.num_tokens
+        self.steps.append(SequenceStep(seq.seq_id, seq.tokens(start, end), start, seq.table, samples))
+        self.taken.append((seq, num))
+        seq.step_id = self.step_id
+        self.computing.update(seq.keys[start // self.block_tokens : end // self.block_tokens])
+        self.used_s += self.costs.chunk_s(num, start)
+        self.num_prefill += num
+        self.prefill_context += num * (start + num / 2)
+        self.tokens_left -= num
+        self.sequences_left -= 1
+
+    def chunk(self, seq: Sequence, start: int, at_least: int) -> int:
+        """How many tokens after `start` fit the budget; ends on a block border unless it ends the prompt."""
+        remaining = seq.num_tokens - start
+        num = min(max(self.costs.largest_chunk(self.room_s, start), at_least), remaining, self.tokens_left)
+        if num == remaining:
+            return num
+        aligned = (start + num) // self.block_tokens * self.block_tokens - start
+        return aligned if aligned > 0 else num
+
+    def is_computing(self, seq: Sequence, num_cached: int) -> bool:
+        """Whether the first block that it lacks is being computed in this step: better to share it in the next."""
+        return num_cached < len(seq.keys) and seq.keys[num_cached] in self.computing
+
+    def is_taken(self, seq: Sequence) -> bool:
+        return seq.step_id == self.step_id

@@ -1,0 +1,296 @@
+"""The stages that fill a step, most urgent first. Each puts in what the budget and memory allow, and nothing else.
+
+limits -> real-time decodes -> whole real-time prompts -> interactive decodes -> interactive prompts
+       -> batch decodes (or paused in place) -> batch prompts -> one batch sequence if the step is still empty
+"""
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from heapq import nsmallest
+from math import inf
+
+from speciate.core.segment import Tier
+from speciate.scheduling.draft import Draft
+from speciate.scheduling.evict import grow, start
+from speciate.scheduling.pace import URGENT
+from speciate.scheduling.sequence import Phase, Sequence
+from speciate.scheduling.state import TokenState, deadline_key, due_key, interactive_keys
+from speciate.scheduling.waiting import Candidates, batch_bucket_s, prompt_bucket_s
+
+Stage = Callable[[TokenState, Draft], None]
+MAX_SKIPPED = 16
+"""Prompts that may wait for a prefix under way, or be relegated, in one step; bounds the cost of a step."""
+RELEGATED_TTFTS = 10.0
+"""An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
+
+
+class Fit(Enum):
+    """What became of a candidate."""
+
+    TAKEN = "taken"
+    LATER = "later"
+    """A prefix that it lacks is computed in this very step."""
+    NO_TIME = "no_time"
+    NO_MEMORY = "no_memory"
+
+
+def set_limits(state: TokenState, draft: Draft) -> None:
+    """The budget: slack of the decodes that must run and guards for who may arrive; never less than those decodes."""
+    realtime = state.residents.decoding[Tier.REALTIME].values()
+    interactive = state.residents.decoding[Tier.INTERACTIVE].values()
+    realtime_due_s, realtime_s = _decodes(draft, realtime)
+    interactive_due_s, interactive_s = _decodes(draft, interactive)
+    draft.used_s = draft.costs.base_s + realtime_s + interactive_s
+    slack_s = (realtime_due_s - draft.now_s) / draft.gamma
+    draft.realtime_limit_s = slack_s if slack_s >= draft.used_s else inf
+    other_s = min(interactive_due_s - draft.now_s, _arrival_bound_s(state, draft, realtime_s)) / draft.gamma
+    draft.limit_s = max(draft.used_s, min(slack_s, other_s, state.options.max_step_s))
+
+
+def _decodes(draft: Draft, decodes: Iterable[Sequence]) -> tuple[float, float]:
+    """(when the first of them is due, what they add to a step)."""
+    due_s, context, num = inf, 0, 0
+    for seq in decodes:
+        num += 1
+        context += seq.computed
+        if seq.deadline_s < due_s:
+            due_s = seq.deadline_s
+    return due_s, draft.costs.decodes_s(num, context)
+
+
+def _arrival_bound_s(state: TokenState, draft: Draft, realtime_s: float) -> float:
+    bound_s = inf
+    costs, gamma = draft.costs, draft.gamma
+    guard = state.guards[Tier.REALTIME]
+    if guard.is_armed(draft.now_s):
+        own_s = costs.base_s + realtime_s + costs.chunk_s(guard.prompt_tokens, 0)
+        bound_s = guard.bound_s(gamma * own_s)
+    guard = state.guards[Tier.INTERACTIVE]
+    if guard.is_armed(draft.now_s):
+        own_s = draft.used_s + costs.chunk_s(guard.prompt_tokens, 0)
+        bound_s = min(bound_s, guard.soft_bound_s(gamma * own_s))
+    return bound_s
+
+
+def fill_realtime_decodes(state: TokenState, draft: Draft) -> None:
+    _take_decodes(state, draft, Tier.REALTIME)
+    draft.has_realtime = bool(draft.steps)
+
+
+def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
+    """Whole prompts: the first whatever it takes, more while all in the step stay in time."""
+    queue = state.waiting[Tier.REALTIME]
+    started = state.residents.prefilling[Tier.REALTIME]
+    if not queue.num_waiting and not started:
+        return
+    candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
+    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.gamma)
+    num_taken = 0
+    while draft.has_slots and (seq := candidates.next()) is not None:
+        fit = _take_whole(state, draft, seq, bound_s if num_taken else inf, num_taken == 0)
+        if fit is not Fit.TAKEN:
+            draft.is_closed = fit is Fit.NO_TIME
+            draft.lacks_memory = fit is Fit.NO_MEMORY
+            break
+        num_taken += 1
+        room_s = (seq.deadline_s - draft.now_s) / draft.gamma
+        bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
+    candidates.close()
+    if num_taken:
+        draft.has_realtime = True
+        draft.limit_s = max(draft.used_s, min(draft.limit_s, bound_s))
+
+
+def _take_whole(state: TokenState, draft: Draft, seq: Sequence, bound_s: float, is_first: bool) -> Fit:
+    prefix, start_at = _look_up(state, draft, seq)
+    num = seq.num_tokens - start_at
+    if num > draft.tokens_left:
+        if not is_first:
+            return Fit.NO_TIME
+        num = draft.tokens_left
+    if draft.used_s + draft.costs.chunk_s(num, start_at) > bound_s:
+        return Fit.NO_TIME
+    if seq.phase is Phase.WAITING and not start(state, draft, seq, prefix):
+        return Fit.NO_MEMORY
+    draft.take_chunk(seq, num)
+    return Fit.TAKEN
+
+
+def fill_interactive_decodes(state: TokenState, draft: Draft) -> None:
+    _take_decodes(state, draft, Tier.INTERACTIVE)
+
+
+def _take_decodes(state: TokenState, draft: Draft, tier: Tier) -> None:
+    decodes = list(state.residents.decoding[tier].values())
+    slots = min(draft.sequences_left, draft.tokens_left)
+    if len(decodes) > slots:
+        decodes = nsmallest(slots, decodes, key=lambda seq: (seq.deadline_s, seq.advanced_s, seq.order))
+    for seq in decodes:
+        if seq.phase is Phase.DECODE and grow(state, draft, seq):
+            draft.take_decode(seq)
+
+
+def fill_interactive_prompts(state: TokenState, draft: Draft) -> None:
+    """By deadline plus alpha times what remains, in chunks that fit the slack."""
+    queue = state.waiting[Tier.INTERACTIVE]
+    started = state.residents.prefilling[Tier.INTERACTIVE]
+    if draft.is_closed or not (queue.num_waiting or started):
+        return
+    level = state.interactive_level()
+    key = interactive_keys(state.model, state.options)[level]
+    candidates = Candidates(list(started.values()), key, queue.order(level), prompt_bucket_s(draft.now_s))
+    _take_prompts(state, draft, candidates, _take_interactive)
+    candidates.close()
+
+
+def _take_prompts(
+    state: TokenState, draft: Draft, candidates: Candidates, take: Callable[[TokenState, Draft, Sequence], Fit]
+) -> None:
+    num_skipped = 0
+    while draft.has_slots and num_skipped < MAX_SKIPPED and (seq := candidates.next()) is not None:
+        fit = take(state, draft, seq)
+        if fit is Fit.NO_TIME:
+            return
+        if fit is Fit.NO_MEMORY:
+            candidates.skip_waiting()
+            draft.lacks_memory = True
+        num_skipped += fit is Fit.LATER
+
+
+def _take_interactive(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
+    prefix, start_at = _look_up(state, draft, seq)
+    if _is_hopeless(draft, seq, start_at):
+        relegate(state, draft, seq)
+        return Fit.LATER
+    at_least = 0 if draft.num_prompts else state.options.min_chunk_tokens
+    if draft.used_s + draft.costs.chunk_s(at_least, start_at) > draft.realtime_limit_s:
+        at_least = 0
+    fit = _take_chunk(state, draft, seq, prefix, start_at, at_least)
+    draft.num_prompts += fit is Fit.TAKEN
+    return fit
+
+
+def _look_up(state: TokenState, draft: Draft, seq: Sequence) -> tuple[list[int], int]:
+    """(reusable blocks, where computing would begin)."""
+    if seq.phase is not Phase.WAITING:
+        return [], seq.computed
+    prefix = state.memory.find_prefix(seq)
+    return prefix, len(prefix) * draft.block_tokens
+
+
+def _take_chunk(state: TokenState, draft: Draft, seq: Sequence, prefix: list[int], start_at: int, at_least: int) -> Fit:
+    num = draft.chunk(seq, start_at, at_least)
+    if num <= 0:
+        return Fit.NO_TIME
+    if seq.phase is Phase.WAITING:
+        if seq.evicted_step_id == draft.step_id:
+            return Fit.NO_MEMORY
+        if draft.is_computing(seq, len(prefix)):
+            return Fit.LATER
+        if not start(state, draft, seq, prefix):
+            return Fit.NO_MEMORY
+    draft.take_chunk(seq, num)
+    return Fit.TAKEN
+
+
+def _is_hopeless(draft: Draft, seq: Sequence, start_at: int) -> bool:
+    """Whether its first token would be late even if it ran whole in this step, and its caller accepts a slower tier."""
+    if not seq.work.may_downgrade or seq.was_started or seq.was_relegated:
+        return False
+    own_s = draft.costs.chunk_s(seq.num_tokens - start_at, start_at)
+    return draft.now_s + draft.gamma * (draft.used_s + own_s) > seq.deadline_s
+
+
+def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
+    """Move a waiting sequence to the next slower tier, once, with a promise of that tier."""
+    options, arrival_s = state.options, seq.work.arrival_s
+    state.waiting[seq.tier].remove(seq)
+    seq.was_relegated = True
+    if seq.tier is Tier.REALTIME:
+        seq.tier = Tier.INTERACTIVE
+        seq.ttft_s, seq.tpot_s = options.relegated_ttft_s, options.relegated_tpot_s
+        seq.deadline_s = arrival_s + seq.ttft_s
+    else:
+        seq.tier = Tier.BATCH
+        seq.due_s = min(seq.due_s, seq.deadline_s + RELEGATED_TTFTS * seq.ttft_s)
+        seq.ttft_s = seq.tpot_s = seq.deadline_s = inf
+    state.waiting[seq.tier].add(seq)
+    draft.relegated.append((seq.seq_id, seq.tier))
+
+
+def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
+    """All that fit the budget; the others keep their blocks and sit this step out. Urgent first, then longest idle."""
+    decodes = list(state.residents.decoding[Tier.BATCH].values())
+    if draft.is_closed or not decodes:
+        return
+    _, cost_s = _decodes(draft, decodes)
+    if cost_s > draft.room_s or len(decodes) > min(draft.tokens_left, draft.sequences_left):
+        _take_some_batch(state, draft, decodes)
+        return
+    for seq in decodes:
+        _take_batch_decode(state, draft, seq)
+
+
+def fill_all_batch_decodes(state: TokenState, draft: Draft) -> None:
+    """What engines without pausing do; for comparisons."""
+    for seq in list(state.residents.decoding[Tier.BATCH].values()):
+        if draft.has_slots:
+            _take_batch_decode(state, draft, seq)
+
+
+def _take_some_batch(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
+    ranked = sorted((not _is_urgent(state, draft, seq), seq.advanced_s, seq.order, seq) for seq in decodes)
+    for is_patient, _, _, seq in ranked:
+        if not is_patient:
+            _extend_for_urgent(state, draft)
+        if not draft.has_slots or draft.costs.decodes_s(1, seq.computed) > draft.room_s:
+            return
+        _take_batch_decode(state, draft, seq)
+
+
+def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
+    if seq.phase is Phase.DECODE and grow(state, draft, seq):
+        draft.used_s += draft.costs.decodes_s(1, seq.computed)
+        draft.take_decode(seq)
+
+
+def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
+    num_outputs = state.lengths[Tier.BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
+    return state.pace.urgency(seq, num_outputs, draft.costs, draft.now_s) > URGENT
+
+
+def _extend_for_urgent(state: TokenState, draft: Draft) -> None:
+    """The floor: work that would miss its window may stretch a step a little, never one with real-time work."""
+    if not draft.has_realtime and not draft.is_extended:
+        draft.is_extended = True
+        draft.limit_s *= 1.0 + state.options.batch_floor
+
+
+def fill_batch_prompts(state: TokenState, draft: Draft) -> None:
+    """What is left goes to batch prompts in order of their due times."""
+    queue = state.waiting[Tier.BATCH]
+    started = state.residents.prefilling[Tier.BATCH]
+    if draft.is_closed or not draft.has_slots or not (queue.num_waiting or started):
+        return
+    candidates = Candidates(list(started.values()), due_key, queue.order(0), batch_bucket_s(draft.now_s))
+    if draft.lacks_memory:
+        candidates.skip_waiting()
+    _take_prompts(state, draft, candidates, _take_batch_prompt)
+    candidates.close()
+
+
+def _take_batch_prompt(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
+    if _is_urgent(state, draft, seq):
+        _extend_for_urgent(state, draft)
+    prefix, start_at = _look_up(state, draft, seq)
+    return _take_chunk(state, draft, seq, prefix, start_at, 0)
+
+
+def force_batch(state: TokenState, draft: Draft) -> None:
+    """No budget, however tight, leaves the device idle: one batch sequence makes the smallest useful progress."""
+    if not draft.steps:
+        draft.limit_s = inf
+        draft.sequences_left = 1
+        draft.tokens_left = min(draft.tokens_left, state.options.min_chunk_tokens)
+        fill_batch_decodes(state, draft)
+        fill_batch_prompts(state, draft)

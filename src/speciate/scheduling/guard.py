@@ -1,0 +1,67 @@
+"""The arrival guard: how long a step may last so that a request that has not arrived yet can still be in time.
+
+A step cannot be interrupted; the next arrival waits for the one in flight, then needs one step of its own.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from math import ceil, inf
+
+WINDOW = 64
+QUANTILE = 0.95
+MIN_SHARE = 0.25
+"""The guard of a tier whose own prompts take most of its TTFT never falls below this share of it (see `soft_s`)."""
+
+
+class ArrivalGuard:
+    """One tier's recent arrivals: when, how long their prompts, how short their promise."""
+
+    def __init__(self, arm_s: float, epsilon_s: float) -> None:
+        self._arm_s = arm_s
+        self._epsilon_s = epsilon_s
+        self._last_s = -inf
+        self._reserved: tuple[float, int] | None = None
+        self._ttfts: deque[float] = deque(maxlen=WINDOW)
+        self._prompts: deque[int] = deque()
+        self._sorted_prompts: list[int] = []
+
+    def reserve(self, ttft_s: float, prompt_tokens: int) -> None:
+        """Stay armed for such requests even if none comes."""
+        self._reserved = (ttft_s, prompt_tokens)
+
+    def observe_arrival(self, ttft_s: float, now_s: float) -> None:
+        self._last_s = now_s
+        if ttft_s < inf:
+            self._ttfts.append(ttft_s)
+
+    def observe_prompt(self, num_tokens: int) -> None:
+        """A prompt begins: so many tokens were not in the prefix cache."""
+        self._prompts.append(num_tokens)
+        insort(self._sorted_prompts, num_tokens)
+        if len(self._prompts) > WINDOW:
+            del self._sorted_prompts[bisect_left(self._sorted_prompts, self._prompts.popleft())]
+
+    def is_armed(self, now_s: float) -> bool:
+        return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._arm_s)
+
+    @property
+    def ttft_s(self) -> float:
+        """The shortest promise lately seen or reserved; infinite if nothing was promised."""
+        reserved_s = self._reserved[0] if self._reserved else inf
+        return min(min(self._ttfts, default=inf), reserved_s)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """p95 of what the tier's prompts had to compute."""
+        reserved = self._reserved[1] if self._reserved else 0
+        if not self._sorted_prompts:
+            return reserved
+        return max(reserved, self._sorted_prompts[ceil(len(self._sorted_prompts) * QUANTILE) - 1])
+
+    def bound_s(self, own_step_s: float) -> float:
+        """Longest step, if the next arrival needs a step of `own_step_s` after it; may be negative."""
+        return self.ttft_s - own_step_s - self._epsilon_s
+
+    def soft_bound_s(self, own_step_s: float) -> float:
+        """The same for a tier that would rather be late sometimes than slow always."""
+        return max(self.bound_s(own_step_s), MIN_SHARE * self.ttft_s)

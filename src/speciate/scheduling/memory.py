@@ -1,0 +1,116 @@
+"""Which sequence holds which blocks, and what those that run will still need. Decides nothing about time."""
+
+from collections.abc import Iterable
+
+from speciate.core.engine import TokenEngineShape
+from speciate.core.errors import InvariantError
+from speciate.core.segment import Tier
+from speciate.scheduling.blocks import BlockPool, chain_keys, root_key
+from speciate.scheduling.sequence import Sequence
+
+
+class KvMemory:
+    """Block tables of sequences. All of a sequence's tokens get blocks when it starts; then one at a time.
+
+    growth   blocks that the holders of a tier are expected to ask for yet
+    held     blocks of a tier that came from the pool, not from shared prefixes: what eviction could give back
+    pinned   blocks set aside for sequences that are never evicted, at their longest
+    """
+
+    def __init__(self, shape: TokenEngineShape, has_prefix_cache: bool) -> None:
+        self.block_tokens = shape.block_tokens
+        self.pool = BlockPool(shape.num_blocks)
+        self._has_prefix_cache = has_prefix_cache
+        self.growth = dict.fromkeys(Tier, 0)
+        self.held = dict.fromkeys(Tier, 0)
+        self.num_pinned = 0
+        self.query_tokens = 0
+        self.hit_tokens = 0
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_tokens)
+
+    def find_prefix(self, seq: Sequence) -> list[int]:
+        """Reusable blocks of a sequence that waits. Never all of it: its last token is computed anew."""
+        if not self._has_prefix_cache:
+            return []
+        usable = (seq.num_tokens - 1) // self.block_tokens
+        self.extend_keys(seq, usable)
+        return self.pool.find(seq.keys[:usable])
+
+    def extend_keys(self, seq: Sequence, num_blocks: int) -> None:
+        done = len(seq.keys)
+        if done < num_blocks:
+            parent = seq.keys[-1] if seq.keys else root_key(seq.work.cache_salt)
+            tokens = seq.tokens(done * self.block_tokens, num_blocks * self.block_tokens)
+            seq.keys += chain_keys(parent, tokens, self.block_tokens)
+
+    def share(self, seq: Sequence, prefix: list[int]) -> None:
+        """Take the prefix that was found, before anything is evicted on its behalf."""
+        self.pool.take(prefix)
+        seq.table = tuple(prefix)
+        seq.num_shared = seq.num_published = len(prefix)
+        seq.computed = len(prefix) * self.block_tokens
+
+    def unshare(self, seq: Sequence) -> None:
+        """Undo `share`."""
+        self.pool.release(seq.table)
+        self._clear(seq)
+
+    def attach(self, seq: Sequence) -> None:
+        """Blocks for all its tokens, after `share`."""
+        num_new = self.num_blocks_for(seq.num_tokens) - len(seq.table)
+        seq.table += tuple(self.pool.allocate(num_new))
+        self.held[seq.tier] += num_new
+        self.growth[seq.tier] += max(0, seq.reserve_blocks - len(seq.table))
+        self.num_pinned += seq.max_blocks if seq.is_pinned else 0
+        if not seq.was_started:
+            self.query_tokens += seq.num_tokens
+            self.hit_tokens += seq.computed
+
+    def grow(self, seq: Sequence) -> None:
+        """One more block; at least one is available."""
+        if len(seq.table) < seq.reserve_blocks:
+            self.growth[seq.tier] -= 1
+        seq.table += tuple(self.pool.allocate(1))
+        self.held[seq.tier] += 1
+
+    def detach(self, seq: Sequence) -> None:
+        """Give all its blocks back; published ones stay findable until they are needed."""
+        self.held[seq.tier] -= len(seq.table) - seq.num_shared
+        self.growth[seq.tier] -= max(0, seq.reserve_blocks - len(seq.table))
+        self.num_pinned -= seq.max_blocks if seq.is_pinned else 0
+        self.pool.release(seq.table)
+        self._clear(seq)
+
+    def publish(self, seq: Sequence) -> None:
+        """Make the full blocks findable whose tokens a committed step has computed."""
+        num_full = seq.computed // self.block_tokens
+        if not self._has_prefix_cache or num_full <= seq.num_published:
+            return
+        self.extend_keys(seq, num_full)
+        for index in range(seq.num_published, num_full):
+            self.pool.publish(seq.table[index], seq.keys[index])
+        seq.num_published = num_full
+
+    def _clear(self, seq: Sequence) -> None:
+        seq.table = ()
+        seq.computed = seq.num_shared = seq.num_published = 0
+
+    def check(self, holders: Iterable[Sequence]) -> None:
+        """Raise InvariantError unless blocks add up and every computed token has its place."""
+        holders = list(holders)
+        self.pool.check(seq.table for seq in holders)
+        for seq in holders:
+            if len(seq.table) * self.block_tokens < seq.computed:
+                raise InvariantError(f"sequence {seq.seq_id}: {seq.computed} computed tokens, {len(seq.table)} blocks")
+        for tier in Tier:
+            of_tier = [seq for seq in holders if seq.tier is tier]
+            growth = sum(max(0, seq.reserve_blocks - len(seq.table)) for seq in of_tier)
+            held = sum(len(seq.table) - seq.num_shared for seq in of_tier)
+            if (growth, held) != (self.growth[tier], self.held[tier]):
+                raise InvariantError(
+                    f"{tier}: growth and held are {self.growth[tier]}, {self.held[tier]}; must be {growth}, {held}"
+                )
+        if self.num_pinned != sum(seq.max_blocks for seq in holders if seq.is_pinned):
+            raise InvariantError(f"{self.num_pinned} pinned KV blocks do not match their holders")

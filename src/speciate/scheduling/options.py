@@ -1,0 +1,58 @@
+"""The settings of the token scheduler, in one frozen tree."""
+
+from msgspec import Struct
+
+
+class StepTimePrior(Struct, frozen=True):
+    """Seconds of a step's parts before anything was measured. Learnt online; a rough guess is enough."""
+
+    base_s: float = 0.005
+    decode_s: float = 0.0005
+    """One more decode in the step."""
+    context_s: float = 1e-7
+    """One more token of context that a decode reads."""
+    prefill_s: float = 0.0005
+    """One more prompt token."""
+    prefill_context_s: float = 1e-9
+    """One more (prompt token, context token) pair."""
+
+
+class Reservation(Struct, frozen=True):
+    """Keeps the arrival guard up even when no real-time request was seen lately."""
+
+    ttft_s: float
+    prompt_tokens: int
+
+
+class TokenSchedulerOptions(Struct, frozen=True):
+    """What an operator may turn. Everything else is measured."""
+
+    prior: StepTimePrior = StepTimePrior()
+    max_step_s: float = 1.0
+    """No step is planned longer, whatever the slack: it is also how long a cancellation waits."""
+    arm_s: float = 30.0
+    """How long after the last real-time or interactive arrival the next one is still expected; 0: no arrival guard."""
+    reservation: Reservation | None = None
+    guard_epsilon_s: float = 0.002
+    """What a request spends outside the steps: tokenising, sampling, sending."""
+    min_chunk_tokens: int = 32
+    """An interactive prompt makes at least this progress a step, late decodes or not."""
+    alpha_low: float = 1.0
+    alpha_high: float = 32.0
+    """Weight of a prompt's own prefill time in the interactive order, at low and high load (QoServe's alpha)."""
+    kv_reserve: float = 0.1
+    """Share of the KV blocks that batch work leaves free while faster tiers are about."""
+    eviction_rest_s: float = 5.0
+    """A sequence that came back from eviction is spared this long if anyone else can go."""
+    batch_window_s: float = 86_400.0
+    """The window of batch work that has neither a deadline nor an E2E promise."""
+    batch_floor: float = 0.1
+    """By how much of the budget urgent batch work may lengthen a step that holds no real-time work."""
+    pause_batch: bool = True
+    """Whether batch decodes sit out steps that they do not fit; False is for comparisons."""
+    relegated_ttft_s: float = 2.0
+    relegated_tpot_s: float = 0.2
+    """The promise of real-time work that was relegated to interactive."""
+    prefix_cache: bool = True
+    min_margin: float = 1.05
+    max_margin: float = 4.0

@@ -1,0 +1,43 @@
+"""What a token scheduler says about itself to admission and routing."""
+
+from math import inf
+
+from speciate.core.replica import ReplicaLoad, TierLoad
+from speciate.core.segment import Tier
+from speciate.scheduling.state import TokenState
+
+
+def replica_load(state: TokenState) -> ReplicaLoad:
+    """A snapshot; O(running)."""
+    costs, memory = state.model.costs, state.memory
+    must = [state.residents.decoding[tier].values() for tier in (Tier.REALTIME, Tier.INTERACTIVE)]
+    context = sum(seq.computed for group in must for seq in group)
+    return ReplicaLoad(
+        tiers={tier: _tier_load(state, tier) for tier in Tier},
+        free_blocks=memory.pool.num_available,
+        total_blocks=state.shape.num_blocks,
+        cached_blocks=memory.pool.num_idle,
+        step_s=costs.base_s + costs.decodes_s(sum(len(group) for group in must), context),
+        prefill_token_s=costs.prefill_s,
+        decode_token_s=costs.decode_s,
+        margin=state.model.margin.gamma,
+        prediction_error=state.model.margin.prediction_error,
+        wasted_s=state.wasted_s,
+        num_evictions=state.num_evictions,
+        prefix_query_tokens=memory.query_tokens,
+        prefix_hit_tokens=memory.hit_tokens,
+    )
+
+
+def _tier_load(state: TokenState, tier: Tier) -> TierLoad:
+    costs, queue, residents = state.model.costs, state.waiting[tier], state.residents
+    prefilling, decoding = residents.prefilling[tier], residents.decoding[tier]
+    num_tokens = queue.num_tokens + sum(seq.remaining for seq in prefilling.values())
+    num_steps = -(-num_tokens // state.shape.max_step_tokens)
+    return TierLoad(
+        num_waiting=queue.num_waiting,
+        num_running=len(prefilling) + len(decoding),
+        waiting_tokens=num_tokens,
+        backlog_s=num_steps * costs.base_s + num_tokens * costs.prefill_s,
+        demand=sum(costs.decodes_s(1, seq.computed) / seq.tpot_s for seq in decoding.values() if seq.tpot_s < inf),
+    )

@@ -1,0 +1,236 @@
+"""The token scheduler: slack-budgeted steps with an arrival guard. Pure: time and data in, data out.
+
+One round: `plan` drops what expired, sets the step's budget and lets the stages fill it; the engine computes; `commit`
+books what came back. Computed tokens catch up with tokens (as in vLLM V1): a prompt chunk, a decode and a recompute
+after eviction are one thing. The stages are in `fill`, memory in `evict`, what is learnt in `step_time`.
+"""
+
+from math import inf
+
+from speciate.core.engine import StepPlan, TokenEngineShape
+from speciate.core.errors import InvalidRequest, InvariantError
+from speciate.core.replica import ReplicaLoad
+from speciate.core.scheduler import Decision, StepOutcome, TokenWork
+from speciate.core.segment import Tier
+from speciate.scheduling import fill
+from speciate.scheduling.draft import Draft
+from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.scheduling.report import replica_load
+from speciate.scheduling.sequence import Phase, Sequence
+from speciate.scheduling.state import make_state
+from speciate.scheduling.tenants import OUTPUT_WEIGHT
+
+DEFAULTS = TokenSchedulerOptions()
+
+
+class TokenScheduler:
+    """Implements `StepScheduler` for autoregressive models."""
+
+    def __init__(self, shape: TokenEngineShape, options: TokenSchedulerOptions = DEFAULTS) -> None:
+        self._shape = shape
+        self._options = options
+        self._state = make_state(shape, options)
+        self._stages = _stages(options)
+        self._num_arrivals = 0
+        self._num_plans = 0
+        self._in_flight: Draft | None = None
+
+    def add(self, work: TokenWork, now_s: float) -> None:
+        """Queue a sequence. Raises InvalidRequest if it can never fit or its id is in use."""
+        state = self._state
+        self._refuse_impossible(work)
+        seq = self._sequence(work)
+        state.live[work.seq_id] = seq
+        state.waiting[seq.tier].add(seq)
+        state.deadlines.add(seq, len(state.live))
+        state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
+
+    def abort(self, seq_id: int, now_s: float) -> None:
+        """Forget a sequence; one in the step that runs keeps its blocks until that step is committed."""
+        seq = self._state.live.get(seq_id)
+        if seq is not None:
+            self._drop(seq)
+
+    def plan(self, now_s: float) -> Decision:
+        """Decide the next step. Raises InvariantError while one is in flight."""
+        if self._in_flight is not None:
+            raise InvariantError("plan called twice without a commit in between")
+        draft = self._draft(now_s)
+        while (late := self._state.deadlines.pop_due(now_s)) is not None:
+            self._drop(late)
+            draft.expired.append(late.seq_id)
+        if self._state.live:
+            for stage in self._stages:
+                stage(self._state, draft)
+        return self._decide(draft)
+
+    def commit(self, outcome: StepOutcome, now_s: float) -> None:
+        """Book the step that `plan` gave. A sampling sequence without a token did not advance."""
+        draft = self._in_flight
+        if draft is None or outcome.plan.step_id != draft.step_id:
+            raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
+        self._in_flight = None
+        self._state.model.observe(draft.features(), outcome.observed_s)
+        self._observe_pace(draft, now_s)
+        tokens = dict(outcome.tokens)
+        token_s = outcome.observed_s / max(1, outcome.plan.num_tokens)
+        for (seq, num), step in zip(draft.taken, draft.steps, strict=True):
+            if seq.phase is Phase.GONE:
+                self._state.wasted_s += num * token_s
+                self._state.memory.detach(seq)
+            elif not step.samples or seq.seq_id in tokens:
+                self._advance(seq, num, token_s, now_s)
+                if step.samples:
+                    self._take_token(seq, tokens[seq.seq_id], seq.seq_id in outcome.finished, now_s)
+
+    def load(self, now_s: float) -> ReplicaLoad:
+        """Costs O(running sequences with a pace)."""
+        return replica_load(self._state)
+
+    def check(self) -> None:
+        """Raise InvariantError if blocks or sequences do not add up. Costs O(everything)."""
+        state = self._state
+        holders = [seq for tier in Tier for seq in state.residents.of_tier(tier)]
+        if len(holders) != state.residents.count:
+            raise InvariantError(f"{len(holders)} resident sequences, {state.residents.count} counted")
+        aborted = [seq for seq, _ in self._in_flight.taken if seq.phase is Phase.GONE] if self._in_flight else []
+        state.memory.check(holders + aborted)
+        waiting = [seq for seq in state.live.values() if seq.phase is Phase.WAITING]
+        if len(waiting) + len(holders) != len(state.live):
+            raise InvariantError(f"{len(state.live)} sequences: {len(waiting)} waiting, {len(holders)} resident")
+        for tier, queue in state.waiting.items():
+            queue.check([seq for seq in waiting if seq.tier is tier])
+
+    def _refuse_impossible(self, work: TokenWork) -> None:
+        num_prompt, num_max = len(work.prompt_tokens), len(work.prompt_tokens) + work.max_tokens
+        if work.seq_id in self._state.live:
+            raise InvalidRequest(f"sequence id {work.seq_id} is in use; give each sequence its own")
+        if num_prompt == 0 or work.max_tokens < 1:
+            raise InvalidRequest(f"{num_prompt} prompt and {work.max_tokens} output tokens; both must be at least 1")
+        if num_max > self._shape.context_tokens:
+            raise InvalidRequest(
+                f"{num_prompt} prompt and {work.max_tokens} output tokens exceed the context of "
+                f"{self._shape.context_tokens}; shorten the prompt or lower max_tokens"
+            )
+        if self._max_blocks(work) > self._shape.num_blocks:
+            raise InvalidRequest(
+                f"{num_max} tokens need {self._max_blocks(work)} KV blocks, the device has {self._shape.num_blocks}; "
+                "shorten the prompt or lower max_tokens"
+            )
+
+    def _max_blocks(self, work: TokenWork) -> int:
+        """The last output token is never computed."""
+        return self._state.memory.num_blocks_for(len(work.prompt_tokens) + work.max_tokens - 1)
+
+    def _sequence(self, work: TokenWork) -> Sequence:
+        slo, tier = work.segment.slo, work.segment.tier
+        is_batch = tier is Tier.BATCH
+        ttft_s = inf if slo.ttft_s is None or is_batch else slo.ttft_s
+        self._num_arrivals += 1
+        return Sequence(
+            work=work,
+            seq_id=work.seq_id,
+            order=self._num_arrivals,
+            tier=tier,
+            tenant=self._state.tenants.join(work.tenant),
+            ttft_s=ttft_s,
+            tpot_s=inf if slo.tpot_s is None or is_batch else slo.tpot_s,
+            deadline_s=work.arrival_s + ttft_s,
+            due_s=_due_s(work, self._options.batch_window_s),
+            max_blocks=self._max_blocks(work),
+            advanced_s=work.arrival_s,
+        )
+
+    def _draft(self, now_s: float) -> Draft:
+        self._num_plans += 1
+        return Draft(
+            step_id=self._num_plans,
+            now_s=now_s,
+            costs=self._state.model.costs,
+            gamma=self._state.model.margin.gamma,
+            block_tokens=self._shape.block_tokens,
+            tokens_left=self._shape.max_step_tokens,
+            sequences_left=self._shape.max_step_sequences,
+        )
+
+    def _decide(self, draft: Draft) -> Decision:
+        plan = StepPlan(draft.step_id, tuple(draft.steps)) if draft.steps else None
+        if plan is not None:
+            self._in_flight = draft
+        return Decision(
+            plan=plan,
+            predicted_s=draft.used_s if plan is not None else 0.0,
+            started=tuple(draft.started),
+            relegated=tuple(draft.relegated),
+            expired=tuple(draft.expired),
+            evicted=tuple(draft.evicted),
+            wake_s=None if plan is not None else self._state.deadlines.next_s(),
+        )
+
+    def _drop(self, seq: Sequence) -> None:
+        """Nobody waits for it any more; what was spent on it is waste."""
+        state = self._state
+        state.wasted_s += seq.spent_s
+        if seq.phase is Phase.WAITING:
+            state.waiting[seq.tier].remove(seq)
+        else:
+            state.residents.remove(seq)
+            if self._in_flight is None or not self._in_flight.is_taken(seq):
+                state.memory.detach(seq)
+        state.leave(seq)
+
+    def _observe_pace(self, draft: Draft, now_s: float) -> None:
+        """One batch decode a step is sample enough."""
+        for seq, _ in draft.taken:
+            if seq.tier is Tier.BATCH and seq.phase is Phase.DECODE:
+                self._state.pace.observe(now_s - seq.advanced_s)
+                return
+
+    def _advance(self, seq: Sequence, num: int, token_s: float, now_s: float) -> None:
+        again = min(seq.lost_until, seq.computed + num) - seq.computed
+        if again > 0:
+            self._state.wasted_s += again * token_s
+            seq.spent_s -= again * token_s
+        seq.spent_s += num * token_s
+        if seq.phase is Phase.PREFILL:
+            seq.tenant.served += num
+        seq.computed += num
+        seq.advanced_s = now_s
+        self._state.memory.publish(seq)
+
+    def _take_token(self, seq: Sequence, token_id: int, is_finished: bool, now_s: float) -> None:
+        seq.take_token(token_id, now_s)
+        seq.tenant.served += OUTPUT_WEIGHT
+        if is_finished:
+            self._finish(seq)
+        elif len(seq.outputs) >= seq.work.max_tokens:
+            raise InvariantError(f"sequence {seq.seq_id} has its {seq.work.max_tokens} tokens but was not finished")
+        elif seq.phase is Phase.PREFILL:
+            self._state.residents.begin_decoding(seq)
+
+    def _finish(self, seq: Sequence) -> None:
+        state = self._state
+        state.lengths[seq.tier].observe(len(seq.outputs))
+        state.residents.remove(seq)
+        state.memory.detach(seq)
+        state.leave(seq)
+
+
+def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
+    return (
+        fill.set_limits,
+        fill.fill_realtime_decodes,
+        fill.fill_realtime_prompts,
+        fill.fill_interactive_decodes,
+        fill.fill_interactive_prompts,
+        fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
+        fill.fill_batch_prompts,
+        fill.force_batch,
+    )
+
+
+def _due_s(work: TokenWork, window_s: float) -> float:
+    """When all of it should be done: the deadline, else the E2E promise, else the default window."""
+    if work.deadline_s is not None:
+        return work.deadline_s
+    return work.arrival_s + (window_s if work.segment.slo.e2e_s is None else work.segment.slo.e2e_s)

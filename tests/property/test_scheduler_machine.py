@@ -1,0 +1,293 @@
+"""The token scheduler against a shadow memory, under random arrivals, aborts, lost steps and jumps of the clock.
+
+The shadow remembers which token stands at every slot of every block, as a real engine's KV would. Each planned step is
+"computed" on it: every position that a sequence reads must hold exactly the sequence's own token with exactly its own
+past. That one check catches lost writes, early sharing, two writers of a block, and recomputes that skip tokens.
+
+Mutants that were planted by hand, each caught by this file (the check that fired in brackets):
+see the list at the end of this docstring.
+"""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from speciate.core.engine import SequenceStep, StepPlan, TokenEngineShape
+from speciate.core.scheduler import Decision, StepOutcome, TokenWork
+from speciate.core.segment import Segment, Slo, Tier
+from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
+from speciate.scheduling.token import TokenScheduler
+
+BLOCK = 4
+PRIOR = StepTimePrior(base_s=0.004, decode_s=0.001, context_s=1e-5, prefill_s=0.001, prefill_context_s=1e-6)
+
+SEGMENTS = (
+    Segment("voice", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05)),
+    Segment("chat", Tier.INTERACTIVE, Slo(ttft_s=1.0, tpot_s=0.1), jitter_buffer=1.0),
+    Segment("code", Tier.INTERACTIVE, Slo(ttft_s=0.3), preemptible=False),
+    Segment("whenever", Tier.INTERACTIVE, Slo()),
+    Segment("docs", Tier.BATCH, Slo(e2e_s=60.0)),
+    Segment("bulk", Tier.BATCH, Slo()),
+    Segment("kept", Tier.BATCH, Slo(), preemptible=False),
+)
+
+
+@dataclass(slots=True)
+class Client:
+    """What the outside knows of one sequence."""
+
+    work: TokenWork
+    num_outputs: int
+    """It ends after so many tokens."""
+    tokens: list[int] = field(default_factory=list)
+    tier: Tier = Tier.BATCH
+    was_relegated: bool = False
+
+
+def next_token(history: tuple[int, ...]) -> int:
+    """The 'model': a token that depends on all before it."""
+    return (hash(history) & 0xFF) + 1000
+
+
+class ShadowMemory:
+    """Blocks as an engine sees them: at each slot the whole history that its KV stands for."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.slots: list[list[tuple[int, ...] | None]] = [[None] * BLOCK for _ in range(num_blocks)]
+
+    def run(self, step: SequenceStep, expected: list[int]) -> int:
+        """Compute one sequence's share; returns the token after it."""
+        end = step.start + len(step.tokens)
+        assert list(step.tokens) == expected[step.start : end]
+        assert len(step.block_ids) * BLOCK >= end
+        assert len(set(step.block_ids)) == len(step.block_ids)
+        for position in range(step.start):
+            history = self.slots[step.block_ids[position // BLOCK]][position % BLOCK]
+            assert history == tuple(expected[: position + 1]), f"position {position} reads someone else's KV"
+        for position in range(step.start, end):
+            self.slots[step.block_ids[position // BLOCK]][position % BLOCK] = tuple(expected[: position + 1])
+        return next_token(tuple(expected[:end]))
+
+    def spoil(self, step: SequenceStep) -> None:
+        for block, slot in written(step):
+            self.slots[block][slot] = None
+
+
+def written(step: SequenceStep) -> set[tuple[int, int]]:
+    return {(step.block_ids[p // BLOCK], p % BLOCK) for p in range(step.start, step.start + len(step.tokens))}
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Drives `TokenScheduler` as a replica does."""
+
+    @initialize(
+        num_blocks=st.integers(2, 20),
+        step_tokens=st.integers(3, 40),
+        step_sequences=st.integers(1, 8),
+        prefix_cache=st.booleans(),
+        arm_s=st.sampled_from([0.0, 30.0]),
+        pause_batch=st.booleans(),
+        min_chunk=st.sampled_from([1, 4, 32]),
+    )
+    def setup(
+        self,
+        num_blocks: int,
+        step_tokens: int,
+        step_sequences: int,
+        prefix_cache: bool,
+        arm_s: float,
+        pause_batch: bool,
+        min_chunk: int,
+    ) -> None:
+        self.shape = TokenEngineShape(
+            model="m",
+            vocab_size=2000,
+            context_tokens=64,
+            block_tokens=BLOCK,
+            num_blocks=num_blocks,
+            block_bytes=1,
+            eos_token_ids=(),
+            max_step_tokens=step_tokens,
+            max_step_sequences=step_sequences,
+        )
+        options = TokenSchedulerOptions(
+            prior=PRIOR, prefix_cache=prefix_cache, arm_s=arm_s, pause_batch=pause_batch, min_chunk_tokens=min_chunk
+        )
+        self.scheduler = TokenScheduler(self.shape, options)
+        self.shadow = ShadowMemory(num_blocks)
+        self.clients: dict[int, Client] = {}
+        self.started: set[int] = set()
+        self.decision: Decision | None = None
+        self.next_id = 0
+        self.now_s = 0.0
+        self.num_idle_plans = 0
+
+    @rule(
+        segment=st.sampled_from(SEGMENTS),
+        stem=st.sampled_from([(), (1,) * 8, (1,) * 4 + (2,) * 8]),
+        tail=st.lists(st.integers(1, 3), max_size=12),
+        num_outputs=st.integers(1, 12),
+        spare=st.integers(0, 6),
+        tenant=st.sampled_from("abc"),
+        deadline=st.one_of(st.none(), st.floats(0.01, 5.0)),
+        downgrade=st.booleans(),
+        copies=st.sampled_from([1, 1, 1, 3]),
+    )
+    def add(
+        self,
+        segment: Segment,
+        stem: tuple[int, ...],
+        tail: list[int],
+        num_outputs: int,
+        spare: int,
+        tenant: str,
+        deadline: float | None,
+        downgrade: bool,
+        copies: int,
+    ) -> None:
+        prompt = (*stem, *tail) or (1,)
+        room = min(64, self.shape.num_blocks * BLOCK)
+        prompt = prompt[: room - 1]
+        max_tokens = min(num_outputs + spare, room - len(prompt))
+        for _ in range(copies):
+            work = TokenWork(
+                seq_id=self.next_id,
+                prompt_tokens=prompt,
+                segment=segment,
+                arrival_s=self.now_s,
+                max_tokens=max_tokens,
+                tenant=tenant,
+                deadline_s=None if deadline is None else self.now_s + deadline,
+                may_downgrade=downgrade,
+            )
+            self.scheduler.add(work, self.now_s)
+            self.clients[self.next_id] = Client(work, min(num_outputs, max_tokens), list(prompt), segment.tier)
+            self.next_id += 1
+
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        seq_id = data.draw(st.sampled_from(sorted(self.clients)))
+        self.scheduler.abort(seq_id, self.now_s)
+        del self.clients[seq_id]
+
+    @rule(seconds=st.sampled_from([0.001, 0.05, 0.5, 3.0]))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.decision is None)
+    @rule()
+    def plan(self) -> None:
+        decision = self.scheduler.plan(self.now_s)
+        for seq_id in decision.expired:
+            deadline_s = self.clients.pop(seq_id).work.deadline_s
+            assert deadline_s is not None
+            assert deadline_s <= self.now_s
+        self._check_notices(decision)
+        if decision.plan is None:
+            assert not self.clients, "work is there, nothing else constrains, and nothing runs"
+            return
+        self._check_plan(decision.plan)
+        self.decision = decision
+
+    def _check_notices(self, decision: Decision) -> None:
+        for seq_id, tier in decision.relegated:
+            client = self.clients[seq_id]
+            assert client.work.may_downgrade
+            assert not client.was_relegated
+            assert seq_id not in self.started
+            client.tier, client.was_relegated = tier, True
+        for seq_id in decision.evicted:
+            assert self.clients[seq_id].tier is not Tier.REALTIME
+            assert self.clients[seq_id].work.segment.preemptible
+        for start in decision.started:
+            assert start.seq_id not in self.started
+            assert start.cached_tokens < len(self.clients[start.seq_id].work.prompt_tokens)
+            assert start.cached_tokens % BLOCK == 0
+            self.started.add(start.seq_id)
+
+    def _check_plan(self, plan: StepPlan) -> None:
+        assert 0 < plan.num_tokens <= self.shape.max_step_tokens
+        assert len(plan.sequences) <= self.shape.max_step_sequences
+        ids = [step.seq_id for step in plan.sequences]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) <= self.started
+        writers: set[tuple[int, int]] = set()
+        touched = [{block for block, _ in written(step)} for step in plan.sequences]
+        for step, blocks in zip(plan.sequences, touched, strict=True):
+            client = self.clients[step.seq_id]
+            assert step.samples == (step.start + len(step.tokens) == len(client.tokens))
+            assert not writers & written(step), "two writers of one slot"
+            writers |= written(step)
+            others = {b for other in plan.sequences if other is not step for b in other.block_ids}
+            assert not blocks & others, "a block that is written is shared"
+
+    @precondition(lambda self: self.decision is not None)
+    @rule(factor=st.sampled_from([0.5, 1.0, 1.0, 1.2, 10.0]), lose=st.sampled_from([False] * 9 + [True]))
+    def commit(self, factor: float, lose: bool) -> None:
+        assert self.decision is not None
+        assert self.decision.plan is not None
+        plan = self.decision.plan
+        observed_s = max(1e-4, self.decision.predicted_s * factor)
+        self.now_s += observed_s
+        tokens: list[tuple[int, int]] = []
+        finished = set()
+        for step in plan.sequences:
+            client = self.clients.get(step.seq_id)
+            if client is None:
+                self.shadow.spoil(step)  # aborted while the step ran: nobody may read what it wrote
+                continue
+            if lose and step.samples:
+                continue
+            token = self.shadow.run(step, client.tokens)
+            if step.samples:
+                client.tokens.append(token)
+                tokens.append((step.seq_id, token))
+                if len(client.tokens) - len(client.work.prompt_tokens) == client.num_outputs:
+                    finished.add(step.seq_id)
+                    del self.clients[step.seq_id]
+        self.decision = None
+        self.scheduler.commit(StepOutcome(plan, observed_s, tuple(tokens), frozenset(finished)), self.now_s)
+
+    @invariant()
+    def adds_up(self) -> None:
+        if hasattr(self, "scheduler"):
+            self.scheduler.check()
+            load = self.scheduler.load(self.now_s)
+            total = sum(t.num_waiting + t.num_running for t in load.tiers.values())
+            assert total == len(self.clients)
+
+    def teardown(self) -> None:
+        """When arrivals stop everything finishes, and every block comes back."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(3000):
+            if self.decision is not None:
+                self.commit(1.0, False)
+            elif self.clients:
+                self.plan()
+            else:
+                break
+        assert not self.clients, f"{len(self.clients)} sequences starve"
+        self.adds_up()
+        load = self.scheduler.load(self.now_s)
+        assert load.free_blocks == load.total_blocks
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class DeepSchedulerMachine(SchedulerMachine):
+    """The same, for longer."""
+
+
+TestSchedulerDeep = pytest.mark.timeout(1200)(pytest.mark.slow(DeepSchedulerMachine.TestCase))
+TestSchedulerDeep.settings = settings(
+    max_examples=600, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)
