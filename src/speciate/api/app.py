@@ -1,0 +1,112 @@
+"""The app: which path is answered by which dialect. Nothing is decided here."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from speciate.api.auth import KeyRing
+from speciate.api.call import Answer, Endpoint, ErrorBody, Services
+from speciate.api.chat import create_chat
+from speciate.api.completions import create_completion
+from speciate.api.embeddings import create_embeddings
+from speciate.api.errors import anthropic_error, openai_error, openai_type
+from speciate.api.health import MetricsPage, health, ready
+from speciate.api.messages import count_tokens, create_message
+from speciate.api.models import list_models, retrieve_model
+from speciate.api.options import ApiOptions
+from speciate.api.ports import Gateway
+from speciate.api.responses import ResponsesApi
+
+
+def create_app(gateway: Gateway, options: ApiOptions, render_metrics: Callable[[], bytes] | None = None) -> Starlette:
+    """The ASGI app. The caller starts and stops the gateway; the app ends its own background responses on shutdown."""
+    services = Services(gateway, options, KeyRing(options.api_keys))
+    responses = ResponsesApi(services)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
+        yield
+        await responses.close()
+
+    return Starlette(
+        routes=[*_inference_routes(services, responses), *_open_routes(services, render_metrics)],
+        exception_handlers={HTTPException: _http_error},
+        middleware=_middleware(options),
+        lifespan=lifespan,
+    )
+
+
+def _inference_routes(services: Services, responses: ResponsesApi) -> list[Route]:
+    """Under /v1, and at the root too: some clients and conformance suites leave the prefix out."""
+    openai: list[tuple[str, str, Answer]] = [
+        ("POST", "/chat/completions", create_chat),
+        ("POST", "/completions", create_completion),
+        ("POST", "/embeddings", create_embeddings),
+        ("POST", "/responses", responses.create),
+        ("GET", "/responses/{response_id}", responses.retrieve),
+        ("DELETE", "/responses/{response_id}", responses.delete),
+        ("POST", "/responses/{response_id}/cancel", responses.cancel),
+        ("GET", "/responses/{response_id}/input_items", responses.input_items),
+        ("GET", "/models", list_models),
+        ("GET", "/models/{model:path}", retrieve_model),
+    ]
+    anthropic: list[tuple[str, str, Answer]] = [
+        ("POST", "/messages", create_message),
+        ("POST", "/messages/count_tokens", count_tokens),
+    ]
+    return [
+        _route(prefix, method, path, answer, services, error_body)
+        for prefix in ("/v1", "")
+        for table, error_body in ((openai, openai_error), (anthropic, anthropic_error))
+        for method, path, answer in table
+    ]
+
+
+def _route(prefix: str, method: str, path: str, answer: Answer, services: Services, error_body: ErrorBody) -> Route:
+    return Route(prefix + path, Endpoint(services, answer, error_body), methods=[method])
+
+
+def _open_routes(services: Services, render_metrics: Callable[[], bytes] | None) -> list[Route]:
+    pages: list[tuple[str, Answer]] = [("/health", health), ("/ready", ready)]
+    if render_metrics is not None:
+        pages.append(("/metrics", MetricsPage(render_metrics).answer))
+    return [
+        Route(path, Endpoint(services, answer, openai_error, is_open=True), methods=["GET"]) for path, answer in pages
+    ]
+
+
+def _middleware(options: ApiOptions) -> list[Middleware]:
+    if not options.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-speciate-tier", "retry-after"],
+        )
+    ]
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown routes and methods, in OpenAI's shape."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = error.headers if isinstance(error, HTTPException) else None
+    what = f"{request.method} {request.url.path}"
+    message = f"{what} is not served here." if status == 404 else f"{what} is not allowed; see the Allow header."
+    detail = {
+        "message": message,
+        "type": openai_type(status),
+        "param": None,
+        "code": {404: "unknown_url", 405: "method_not_allowed"}.get(status),
+    }
+    return Response(json.dumps({"error": detail}), status, headers, media_type="application/json")

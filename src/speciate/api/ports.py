@@ -1,0 +1,27 @@
+"""What the front door needs of the spine, and nothing more of it; `runtime.gateway.Gateway` serves."""
+
+from typing import Protocol
+
+from speciate.core.output import Embeddings
+from speciate.core.request import EmbedRequest, GenerateRequest
+from speciate.runtime.gateway import ServedModel, Submission
+
+
+class Gateway(Protocol):
+    """Admits, routes, generates. Refusals are raised as errors of `core.errors`."""
+
+    async def submit(self, request: GenerateRequest) -> Submission:
+        """Closing the submission's events cancels the work."""
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embeddings: ...
+
+    def served(self) -> tuple[ServedModel, ...]: ...
+
+    def find(self, name: str) -> ServedModel:
+        """Raises ModelNotFound, naming what exists."""
+        ...
+
+    def now_s(self) -> float: ...
+
+    def is_ready(self) -> bool: ...

@@ -1,0 +1,70 @@
+"""What is promised to a call: its segment, its tenant, and until when an answer is of use."""
+
+from msgspec import Struct
+
+from speciate.api.call import Call, Services
+from speciate.api.sampling import SamplingFields
+from speciate.api.tiers import tier_asked
+from speciate.core.errors import InvalidRequest
+from speciate.core.segment import Segment, Tier
+
+
+class Promise(Struct, frozen=True):
+    """The part of a core request that does not come from the model or the prompt."""
+
+    segment: Segment
+    arrival_s: float
+    deadline_s: float | None
+    may_downgrade: bool
+    tenant: str
+
+
+def promise_of(services: Services, call: Call, fields: SamplingFields, *, may_use_read_timeout: bool) -> Promise:
+    """A stream keeps its reader alive with heartbeats, so a read timeout is a deadline only for whole answers."""
+    tier = tier_asked(fields.service_tier, fields.priority, call.headers)
+    hint = fields.safety_identifier or fields.user
+    return promise_in(services, call, tier, hint, may_use_read_timeout=may_use_read_timeout)
+
+
+def promise_in(
+    services: Services, call: Call, tier: Tier, tenant_hint: str | None, *, may_use_read_timeout: bool
+) -> Promise:
+    now_s = services.gateway.now_s()
+    return Promise(
+        segment=services.options.segments[tier],
+        arrival_s=now_s,
+        deadline_s=_deadline_s(call, now_s, may_use_read_timeout),
+        may_downgrade=call.headers.get(b"x-speciate-allow-downgrade", b"").lower() in (b"true", b"1"),
+        tenant=call.tenant or tenant_hint or "default",
+    )
+
+
+def _deadline_s(call: Call, now_s: float, may_use_read_timeout: bool) -> float | None:
+    own = call.headers.get(b"x-speciate-deadline-ms")
+    if own is not None:
+        return now_s + _positive(own, "x-speciate-deadline-ms") / 1000
+    hint = call.headers.get(b"x-stainless-read-timeout")
+    if hint is not None and may_use_read_timeout:
+        return _hinted_s(hint, now_s)
+    return None
+
+
+def _positive(value: bytes, header: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < 1e12:
+        raise InvalidRequest(
+            f"Header {header} is {value.decode('latin-1')!r}; it takes a positive number of milliseconds.", param=header
+        )
+    return number
+
+
+def _hinted_s(value: bytes, now_s: float) -> float | None:
+    """The official clients write their read timeout here, or a word where they have none."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return now_s + number if 0.0 < number < 1e9 else None

@@ -1,0 +1,62 @@
+"""From messages or text to prompt tokens. Long texts are tokenised on another thread, so that streams go on."""
+
+import asyncio
+
+from msgspec import Struct
+
+from speciate.api.wish import TurnWish
+from speciate.core.errors import InvalidRequest
+from speciate.models.reasoning import CLOSE, opens_thinking
+from speciate.models.text_model import TextModel
+from speciate.models.tokenizer import Tokenizer
+
+LONG_TEXT_CHARS = 20_000
+"""From about here a tokeniser takes longer than a thread switch costs a stream (some 5 ms)."""
+
+
+class Prompt(Struct, frozen=True):
+    """What the model reads."""
+
+    tokens: tuple[int, ...]
+    starts_thinking: bool = False
+    """The prompt ends inside a block of thought: the answer begins in it."""
+
+
+async def encode(tokenizer: Tokenizer, text: str, *, add_special: bool) -> tuple[int, ...]:
+    if len(text) < LONG_TEXT_CHARS:
+        return tokenizer.encode(text, add_special)
+    return await asyncio.to_thread(tokenizer.encode, text, add_special)
+
+
+async def turn_prompt(text: TextModel, wish: TurnWish, *, is_constrained: bool) -> Prompt:
+    """The conversation as the model's template writes it. A constraint binds from the first token on, so a model whose
+    template opens a thought gets it closed: its answer, not its thought, has to obey."""
+    written = render(text, wish, may_think=not is_constrained)
+    starts_thinking = text.reasons and opens_thinking(written)
+    if starts_thinking and is_constrained:
+        written, starts_thinking = f"{written}\n{CLOSE}\n\n", False
+    return Prompt(await encode(text.tokenizer, written, add_special=False), starts_thinking)
+
+
+def render(text: TextModel, wish: TurnWish, *, may_think: bool) -> str:
+    """A turn that continues the last message is the prompt before it, and then its text."""
+    options = {**({} if may_think else {"enable_thinking": False}), **wish.template_options}
+    tools = [t.for_template() for t in wish.tools] if wish.tool_choice.mode != "none" else None
+    if not wish.continues_last:
+        return text.template.render(wish.messages, tools, **options)
+    last = wish.messages[-1]
+    if last["role"] != "assistant" or len(wish.messages) < 2:
+        raise InvalidRequest("Only an assistant message after another message can be continued.", param="messages")
+    return text.template.render(wish.messages[:-1], tools, **options) + str(last["content"])
+
+
+async def fill_in_tokens(text: TextModel, before: str, after: str) -> tuple[int, ...]:
+    """The prompt for the text between. Raises InvalidRequest where the model was not made for it."""
+    if text.fim is None:
+        raise InvalidRequest(
+            f"{text.name} has no tokens for filling in the middle; leave suffix out, or ask a code model.",
+            param="suffix",
+        )
+    if len(before) + len(after) < LONG_TEXT_CHARS:
+        return text.fim.prompt(text.tokenizer, before, after)
+    return await asyncio.to_thread(text.fim.prompt, text.tokenizer, before, after)
