@@ -1,7 +1,10 @@
 """Reads one tool call's JSON object as it is written. Knows no marks and no events."""
 
 import json
+import re
 from collections.abc import Callable
+
+_STRING_SIGNS = re.compile(r'["\\]')
 
 
 class CallReader:
@@ -28,14 +31,32 @@ class CallReader:
         self._arguments: list[str] = []
         self._state: _State = self._open_list if is_list else self._open
 
-    def push(self, char: str) -> None:
-        self._state = self._state(char)
+    def read(self, text: str) -> int:
+        """Take characters until the object ends or breaks; how many were taken."""
+        at = 0
+        while at < len(text) and not self.is_done and not self.is_broken:
+            end = self._plain_run(text, at)
+            if end > at:
+                self._value.append(text[at:end])
+                self._share(text[at:end])
+                at = end
+            else:
+                self._state = self._state(text[at])
+                at += 1
+        return at
 
     def take_arguments(self) -> str:
         """Arguments read since the last call."""
         text = "".join(self._arguments)
         self._arguments.clear()
         return text
+
+    def _plain_run(self, text: str, at: int) -> int:
+        """Where a run of characters inside a string value ends that change no state."""
+        if not self._in_string or self._is_escaped or self._state != self._in_value:
+            return at
+        special = _STRING_SIGNS.search(text, at)
+        return len(text) if special is None else special.start()
 
     def _break(self) -> "_State":
         self.is_broken = True
@@ -98,10 +119,10 @@ class CallReader:
         is_closed = self._depth == 0 and not self._in_string and char in '"}]'
         return self._end_value() if is_closed else self._in_value
 
-    def _share(self, char: str) -> None:
+    def _share(self, text: str) -> None:
         """Arguments given as an object flow on at once; given as a string they are decoded at its end."""
         if self._key in self._arguments_keys and self._value[0] == "{":
-            self._arguments.append(char)
+            self._arguments.append(text)
 
     def _end_value(self) -> "_State":
         text = "".join(self._value)

@@ -55,6 +55,7 @@ class ToolCallStream:
         self._is_marked = False
         """Whether the call being read began with the format's mark."""
         self._num_calls = 0
+        self._has_text = False
         self._events: list[ToolEvent] = []
 
     def push(self, text: str) -> tuple[ToolEvent, ...]:
@@ -97,12 +98,10 @@ class ToolCallStream:
             self._place = _Place.TEXT
             return True
         body = self._pending.lstrip()
-        if not body:
+        if self._format.open.startswith(body):
             return False
-        if body.startswith(self._format.bare_start):
+        if body.startswith(self._format.bare_start) and not body.startswith(self._format.open):
             self._begin_call(len(self._pending) - len(body), 0)
-        elif self._format.bare_start.startswith(body):
-            return False
         else:
             self._place = _Place.TEXT
         return True
@@ -132,16 +131,12 @@ class ToolCallStream:
     def _read_call(self) -> bool:
         call = self._call
         assert call is not None
-        for at, char in enumerate(self._pending):
-            call.push(char)
-            if call.is_broken or call.is_done:
-                rest = self._pending[at + 1 :]
-                self._raw += self._pending[: at + 1]
-                self._pending = rest
-                self._end_call(call)
-                return True
-        self._raw += self._pending
-        self._pending = ""
+        taken = call.read(self._pending)
+        self._raw += self._pending[:taken]
+        self._pending = self._pending[taken:]
+        if call.is_broken or call.is_done:
+            self._end_call(call)
+            return True
         self._emit(call)
         return False
 
@@ -231,12 +226,16 @@ class ToolCallStream:
             return True
         if not body.startswith(self._format.open) and self._format.open.startswith(body):
             return False
-        self._pending = self._pending.lstrip() if not body.startswith(self._format.open) else body
+        if body.startswith(self._format.open):
+            self._pending = body
+        elif not self._has_text:
+            self._pending = self._pending.lstrip()
         self._place = _Place.TEXT
         return True
 
     def _show(self, text: str) -> None:
         if text:
+            self._has_text = True
             self._events.append(ToolText(text))
 
 
