@@ -137,7 +137,6 @@ class Gateway:
             segment=request.segment,
             prompt_tokens=len(request.prompt_tokens),
             max_tokens=request.stopping.max_tokens,
-            arrival_s=request.arrival_s,
             deadline_s=request.deadline_s,
             may_downgrade=request.may_downgrade,
         )

@@ -192,7 +192,8 @@ class Replica:
 
     async def _step(self, decision: Decision, plan: StepPlan) -> None:
         rank = min(self._rank_of(s.seq_id) for s in plan.sequences)
-        running = self._device.submit(rank, lambda: self._timed_step(plan))
+        removed, self._removed = self._removed, []  # none of them is in the plan; whoever leaves from now on may be
+        running = self._device.submit(rank, lambda: self._timed_step(plan, removed))
         self._deliver()
         try:
             result, observed_s = await running
@@ -203,9 +204,8 @@ class Replica:
         self._commit(plan, result, observed_s)
         self._metrics.observe_step(decision, observed_s)
 
-    def _timed_step(self, plan: StepPlan) -> tuple[StepResult, float]:
+    def _timed_step(self, plan: StepPlan, removed: list[int]) -> tuple[StepResult, float]:
         """Runs on the worker thread."""
-        removed, self._removed = self._removed, []
         for seq_id in removed:
             self._engine.remove(seq_id)
         started_s = self._clock.now_s()

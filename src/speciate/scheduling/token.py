@@ -70,7 +70,8 @@ class TokenScheduler:
         if draft is None or outcome.plan.step_id != draft.step_id:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
         self._in_flight = None
-        self._state.model.observe(draft.features(), outcome.observed_s)
+        if not outcome.lost:
+            self._state.model.observe(draft.features(), outcome.observed_s)
         self._observe_pace(draft, now_s)
         tokens = dict(outcome.tokens)
         token_s = outcome.observed_s / max(1, outcome.plan.num_tokens)
@@ -78,6 +79,8 @@ class TokenScheduler:
             if seq.phase is Phase.GONE:
                 self._state.wasted_s += num * token_s
                 self._state.memory.detach(seq)
+            elif seq.seq_id in outcome.lost:
+                self._drop(seq)
             elif not step.samples or seq.seq_id in tokens:
                 self._advance(seq, num, token_s, now_s)
                 if step.samples:
