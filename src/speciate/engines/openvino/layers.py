@@ -58,7 +58,7 @@ def merge_heads(x_BHLD: Node, width: int) -> Node:
 
 def rotate(x_BHLD: Node, cos_B1LD: Node, sin_B1LD: Node, head_dim: int) -> Node:
     """Rotary positions over halves of the head (Su et al. 2021, in the layout of GPT-NeoX); becomes one node."""
-    halves = ops.variadic_split(x_BHLD, ops.constant(-1, Type.i64), integers(head_dim // 2, head_dim // 2))
+    halves = ops.variadic_split(x_BHLD, ops.constant(3, Type.i64), integers(head_dim // 2, head_dim // 2))
     turned = ops.concat([ops.multiply(halves.output(1), scalar(-1.0)), halves.output(0)], -1)
     return ops.add(ops.multiply(x_BHLD, cos_B1LD), ops.multiply(turned, sin_B1LD))
 
