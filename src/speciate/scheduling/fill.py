@@ -63,7 +63,7 @@ def _arrival_bound_s(state: TokenState, draft: Draft, realtime_s: float) -> floa
     costs, gamma = draft.costs, draft.gamma
     guard = state.guards[Tier.REALTIME]
     if guard.is_armed(draft.now_s):
-        own_s = costs.base_s + realtime_s + costs.chunk_s(guard.prompt_tokens, 0)
+        own_s = draft.used_s + costs.chunk_s(guard.prompt_tokens, 0)
         bound_s = guard.bound_s(gamma * own_s)
     guard = state.guards[Tier.INTERACTIVE]
     if guard.is_armed(draft.now_s):

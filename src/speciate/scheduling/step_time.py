@@ -10,18 +10,29 @@ from bisect import bisect_left, insort
 from collections import deque
 from math import ceil, sqrt
 
+import numpy as np
 from msgspec import Struct
 
 from speciate.scheduling.options import StepTimePrior
 
-FORGETTING = 0.99
+FORGETTING = 0.995
 NOISE = 0.05
-"""Relative noise of one observation that the first updates assume."""
+"""Relative noise of one observation, assumed."""
+PRIOR_SPREAD = 2.0
+"""A coefficient is assumed known to about this many times itself where nothing was observed lately."""
+MIN_SHARE = 1e-3
+"""No coefficient falls below this share of its prior: all stay positive."""
 CLIP = 3.0
 """An error beyond this many typical ones counts as this many (Huber): a pause must not teach."""
+MIN_SPREAD = 0.02
+SPREAD_RATE = 0.1
 DRIFT_RATE = 0.15
-DRIFT_LIMIT = 0.35
-"""A smoothed relative error beyond this means that the machine changed: trust the coefficients less, learn anew."""
+DRIFT_CLIP = 0.4
+DRIFT_LIMIT = 0.2
+"""A smoothed relative error (each clipped, so that lone pauses do not count) beyond this: the machine changed."""
+DRIFT_SPREAD = 0.4
+NUM_SCALING = 3
+"""The first steps teach the scale of all coefficients together: priors are often wrong by a common factor."""
 WINDOW = 500
 COVERAGE = 0.95
 MIN_OBSERVATIONS = 20
@@ -105,17 +116,24 @@ class Margin:
 
 
 class StepTimeModel:
-    """`costs` now, `observe` after each step."""
+    """`costs` now, `observe` after each step.
+
+    A step's row r is its counts over its predicted seconds, so errors are relative. The update is least squares with
+    forgetting and a bounded gain, which stays stable where steps do not excite every direction:
+
+        A <- f A + r r'        theta <- theta + (A + R)^-1 r * error        R: how well the prior is known
+    """
 
     def __init__(self, prior: StepTimePrior, min_margin: float = 1.05, max_margin: float = 4.0) -> None:
         start = (prior.base_s, prior.decode_s, prior.context_s, prior.prefill_s, prior.prefill_context_s)
-        self._scale = [max(value, 1e-15) for value in start]
-        self._theta = [1.0] * 5  # in units of the prior, which keeps the covariance well conditioned
-        self._covariance = _diagonal(self._theta)
+        self._scale = np.maximum(np.array(start), 1e-15)
+        self._theta = np.ones(5)  # in units of the prior, which keeps the matrices well conditioned
+        self._information = np.zeros((5, 5))
         self._spread = 1.0
         self._drift = 0.0
+        self._num_observed = 0
         self.margin = Margin(min_margin, max_margin)
-        self.costs = self._costs()
+        self.costs = StepCosts(*start)
 
     def observe(self, step: StepFeatures, observed_s: float) -> None:
         """Learn from one step. Costs about 20 microseconds."""
@@ -123,51 +141,33 @@ class StepTimeModel:
             return
         predicted_s = self.costs.predict_s(step)
         self.margin.observe(observed_s, predicted_s)
+        self._num_observed += 1
+        if self._num_observed <= NUM_SCALING:
+            self._rescale(observed_s / predicted_s)
+            return
         error = observed_s / predicted_s - 1.0
         self._watch_drift(error)
-        limit = CLIP * max(self._spread, 0.02)
-        self._spread += 0.1 * (min(1.0, abs(error)) - self._spread)
-        self._update(self._row(step, predicted_s), max(-limit, min(limit, error)))
-        self.costs = self._costs()
+        limit = CLIP * max(self._spread, MIN_SPREAD)
+        self._spread += SPREAD_RATE * (min(1.0, abs(error)) - self._spread)
+        self._update(step, predicted_s, max(-limit, min(limit, error)))
+
+    def _rescale(self, ratio: float) -> None:
+        self._scale *= ratio
+        self.costs = StepCosts(*(self._theta * self._scale).tolist())
 
     def _watch_drift(self, error: float) -> None:
-        self._drift += DRIFT_RATE * (max(-1.0, min(1.0, error)) - self._drift)
+        """Relative errors that stay on one side mean that the machine changed: forget, so that the next steps count."""
+        self._drift += DRIFT_RATE * (max(-DRIFT_CLIP, min(DRIFT_CLIP, error)) - self._drift)
         if abs(self._drift) > DRIFT_LIMIT:
-            self._covariance = _diagonal([max(value, 1.0) for value in self._theta])
-            self._spread, self._drift = 1.0, 0.0
+            self._information[:] = 0.0
+            self._spread, self._drift = DRIFT_SPREAD, 0.0
 
-    def _row(self, step: StepFeatures, predicted_s: float) -> list[float]:
-        counts = (1.0, step.decodes, step.context, step.prefill, step.prefill_context)
-        return [count * scale / predicted_s for count, scale in zip(counts, self._scale, strict=True)]
-
-    def _update(self, row: list[float], error: float) -> None:
-        """One step of recursive least squares: gain = P r / (f + r' P r)."""
-        p_row = [sum(a * b for a, b in zip(line, row, strict=True)) for line in self._covariance]
-        gain_scale = 1.0 / (FORGETTING + sum(a * b for a, b in zip(row, p_row, strict=True)))
-        for i in range(5):
-            self._theta[i] = max(self._theta[i] + p_row[i] * gain_scale * error, 1e-3)
-        self._covariance = [
-            [(value - left * right * gain_scale) / FORGETTING for value, right in zip(line, p_row, strict=True)]
-            for line, left in zip(self._covariance, p_row, strict=True)
-        ]
-        self._bound_covariance()
-
-    def _bound_covariance(self) -> None:
-        """Directions that steps do not excite would grow without end (wind-up): hold the diagonal at its start."""
-        for i in range(5):
-            limit = (2.0 * max(self._theta[i], 1.0) / NOISE) ** 2
-            excess = self._covariance[i][i] / limit
-            if excess > 1.0:
-                shrink = 1.0 / sqrt(excess)
-                self._covariance[i] = [value * shrink for value in self._covariance[i]]
-                for line in self._covariance:
-                    line[i] *= shrink
-
-    def _costs(self) -> StepCosts:
-        values = [theta * scale for theta, scale in zip(self._theta, self._scale, strict=True)]
-        return StepCosts(*values)
-
-
-def _diagonal(theta: list[float]) -> list[list[float]]:
-    """Covariance of independent coefficients known to a factor of about three, in units of the noise."""
-    return [[(2.0 * theta[i] / NOISE) ** 2 if i == j else 0.0 for j in range(5)] for i in range(5)]
+    def _update(self, step: StepFeatures, predicted_s: float, error: float) -> None:
+        counts = np.array((1.0, step.decodes, step.context, step.prefill, step.prefill_context))
+        row = counts * self._scale / predicted_s
+        self._information *= FORGETTING
+        self._information += row[:, None] * row
+        known = np.diag((NOISE / (PRIOR_SPREAD * self._theta)) ** 2)
+        theta = self._theta + np.linalg.solve(self._information + known, row) * error
+        self._theta = np.maximum(theta, MIN_SHARE)
+        self.costs = StepCosts(*(self._theta * self._scale).tolist())
