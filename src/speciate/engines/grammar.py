@@ -5,6 +5,7 @@ import math
 import re
 from collections import OrderedDict
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ class GrammarCompiler:
             case "regex":
                 return LLMatcher.grammar_from_regex(grammar.source)
             case "lark":
-                return LLMatcher.grammar_from_lark(grammar.source)
+                return LLMatcher.grammar_from_lark(self._space_inline_json(grammar.source))
 
     def _lower_schema(self, source: str) -> str:
         try:
@@ -117,15 +118,31 @@ class GrammarCompiler:
             raise InvalidGrammar(f"JSON schema is not valid JSON: {error}") from None
         if not isinstance(schema, dict | bool):
             raise InvalidGrammar(f"JSON schema must be an object or a boolean, not {type(schema).__name__}")
+        return LLMatcher.grammar_from_json_schema(json.dumps(self._spaced(schema), ensure_ascii=False))
+
+    def _spaced(self, schema: dict[str, Any] | bool) -> dict[str, Any]:
+        """The schema with our spacing; a caller's own would bring unbounded blanks back."""
+        fields = schema if isinstance(schema, dict) else {} if schema else {"not": {}}
         spacing = {
             "item_separator": self._options.item_separator,
             "key_separator": self._options.key_separator,
             "whitespace_flexible": False,
         }
-        if isinstance(schema, bool):
-            schema = {} if schema else {"not": {}}
-        schema["x-guidance"] = spacing  # A caller's own would bring unbounded blanks back.
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False))
+        return {**fields, "x-guidance": spacing}
+
+    def _space_inline_json(self, source: str) -> str:
+        """The same for every `%json {...}` of a Lark grammar. What is not JSON there is left for the compiler."""
+        parts, at = [], 0
+        for mark in _INLINE_JSON.finditer(source):
+            if not mark[0].startswith("%json") or mark.start() < at:
+                continue
+            try:
+                schema, end = _DECODER.raw_decode(source, mark.end())
+            except (ValueError, RecursionError):
+                continue
+            parts += [source[at : mark.end()], json.dumps(self._spaced(schema), ensure_ascii=False)]
+            at = end
+        return "".join(parts) + source[at:]
 
     def _check_cost(self, grammar: Grammar) -> None:
         """Refuse what would compile for seconds; the compiler's own limits do not cover these two."""
@@ -150,6 +167,9 @@ def _build_tokenizer(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[
     return LLTokenizer(tokenizer_json, n_vocab=width, eos_token=list(eos_token_ids))
 
 
+_INLINE_JSON = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|%json\s*(?=\{)')
+"""Literals are matched too, so that a mark inside of them is passed over."""
+_DECODER = json.JSONDecoder()
 _MULTIPLE_OF = re.compile(r'"multipleOf"\s*:\s*([-+.0-9eE]+)')
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 

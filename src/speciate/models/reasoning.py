@@ -1,6 +1,11 @@
 """Splits a thinking model's text into what it thought and what it says, while it is being written."""
 
+import re
+
 from msgspec import Struct
+
+from speciate.core.request import Grammar
+from speciate.models.tokenizer import Tokenizer
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -78,3 +83,34 @@ class ReasoningStream:
 def _overlap(text: str) -> int:
     """Length of the longest end of the text that begins the closing mark."""
     return next((n for n in range(min(len(CLOSE) - 1, len(text)), 0, -1) if CLOSE.startswith(text[-n:])), 0)
+
+
+def grammar_after_thinking(grammar: Grammar, tokenizer: Tokenizer, starts_inside: bool) -> Grammar:
+    """The same constraint on what follows the block of thought, which stays free. Without it a model whose prompt opens
+    the block would have to write its JSON as a thought."""
+    close, opening = tokenizer.added_id(CLOSE), tokenizer.added_id(OPEN)
+    if close is None:
+        thought = "thought[lazy]: /(.|\\n)*<\\/think>/"
+    else:
+        barred = ",".join(map(str, sorted(tokenizer.special_ids | {close})))
+        thought = f"thought: <[^{barred}]>* <[{close}]>"
+    begin = f'"{OPEN}"' if opening is None else f"<[{opening}]>"
+    start = "start: thought blank answer" if starts_inside else f"start: ({begin} thought blank)? answer"
+    return Grammar("lark", "\n".join((start, thought, 'blank: ("\\n" "\\n"?)?', _as_answer(grammar))))
+
+
+def _as_answer(grammar: Grammar) -> str:
+    """The grammar as Lark rules under the name `answer`."""
+    match grammar.kind:
+        case "json_schema":
+            return f"answer: %json {grammar.source}"
+        case "json_object":
+            return 'answer: %json {"type": "object"}'
+        case "regex":
+            return f"answer: /{_SLASH.sub(lambda found: found[1] or _ESCAPES[found[0]], grammar.source)}/"
+        case "lark":
+            return re.sub(r"(?m)^start\b", "answer", grammar.source, count=1)
+
+
+_SLASH = re.compile(r"(\\.)|[/\n]", re.DOTALL)
+_ESCAPES = {"/": r"\/", "\n": r"\n"}

@@ -61,6 +61,11 @@ class Tokenizer:
         token_id = self._tokenizer.token_to_id(token)
         return None if token_id is None else int(token_id)
 
+    def added_id(self, token: str) -> int | None:
+        """As `token_id`, of added tokens only: a mark that the model writes with ordinary tokens has no id."""
+        token_id = self.token_id(token)
+        return token_id if token_id in self.added_ids else None
+
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to a text, as bytes: it may be a part of a character. Empty for an unused id."""
         data = self._bytes.get(token_id)

@@ -127,7 +127,7 @@ class _GrammarWriter:
         """Any text, and calls once the opening mark is written (or, without marks, at a `{` in the first place)."""
         if not self._format.is_open_written:
             return "start: TEXT | calls\nTEXT: /[^{](.|\\n)*/\n"
-        if self._mark_id(self._format.open) is None:
+        if self._tokenizer.added_id(self._format.open) is None:
             return f"start: TEXT | opened_calls\nTEXT: /(.|\\n)*/\nopening[lazy]: TEXT {_quote(self._format.open)}\n"
         return f"start: {self._free_tokens()}* calls?\n"
 
@@ -145,7 +145,11 @@ class _GrammarWriter:
             more = f"({_join(_text(form.between), opening, body)})*" if parallel else ""
             rest = _join(body, more)
         rules = [f"calls: {_join(opening, 'opened')}", f"opened: {rest}"]
-        rules += ["opened_calls: opening opened"] if self._mark_id(form.open) is None and form.is_open_written else []
+        rules += (
+            ["opened_calls: opening opened"]
+            if self._tokenizer.added_id(form.open) is None and form.is_open_written
+            else []
+        )
         rules.append("body: " + " | ".join(f"call_{place}" for place in range(len(tools))))
         for place, tool in enumerate(tools):
             head = f'{{"name": {json.dumps(tool.name, ensure_ascii=False)}, "{form.arguments_key}": '
@@ -154,23 +158,14 @@ class _GrammarWriter:
         return rules
 
     def _mark(self, mark: str) -> str:
-        token_id = self._mark_id(mark)
+        token_id = self._tokenizer.added_id(mark)
         return _text(mark) if token_id is None else f"<[{token_id}]>"
-
-    def _mark_id(self, mark: str) -> int | None:
-        """Its id where it is one added token; a mark written with ordinary tokens has none."""
-        token_id = self._tokenizer.token_id(mark)
-        return token_id if token_id in self._tokenizer.added_ids else None
 
     def _free_tokens(self) -> str:
         """Every token but special ones and the marks. Other added tokens, as `<think>`, are text to their models."""
-        marks = (self._mark_id(mark) for mark in self._format.marks)
+        marks = (self._tokenizer.added_id(mark) for mark in self._format.marks)
         barred = self._tokenizer.special_ids.union(token_id for token_id in marks if token_id is not None)
         return f"<[^{','.join(map(str, sorted(barred)))}]>"
-
-
-ARGUMENTS_SPACING = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False}
-"""The same as the engines' default for JSON: what `json.dumps` writes, or the compact form; nothing unbounded."""
 
 
 def _arguments_schema(tool: Tool) -> dict[str, Any]:
@@ -181,7 +176,7 @@ def _arguments_schema(tool: Tool) -> dict[str, Any]:
         schema["type"] = "object"
     if "properties" in schema and not {"$ref", "anyOf", "oneOf", "allOf", "patternProperties"} & schema.keys():
         schema.setdefault("additionalProperties", False)
-    return {**schema, "x-guidance": ARGUMENTS_SPACING}
+    return schema
 
 
 def _quote(text: str) -> str:

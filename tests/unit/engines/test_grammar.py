@@ -154,6 +154,17 @@ def test_spacing_can_be_chosen_and_a_schema_cannot_loosen_it(tokenizer: Tokenize
     assert accepts(wide, tokenizer, grammar, text)
 
 
+def test_json_inside_of_lark_is_spaced_the_same(tokenizer: Tokenizer) -> None:
+    """Two schemas, one with a brace in a string; `%json` in a string literal is no schema."""
+    source = (
+        'start: a | b | "%json {}"\na: %json {"const": "{"}\nb: "[" %json {"type": "object", "required": ["x"]} "]"'
+    )
+    made, grammar = compiler(tokenizer), Grammar("lark", source)
+    assert accepts(made, tokenizer, grammar, '[{"x": [1, 2]}]')
+    assert not accepts(made, tokenizer, grammar, '[{"x":  1}]')
+    assert accepts(made, tokenizer, grammar, '"{"')
+
+
 def test_regex_and_lark(tokenizer: Tokenizer) -> None:
     made = compiler(tokenizer)
     assert accepts(made, tokenizer, Grammar("regex", "[a-c]{2,3}"), "abc")

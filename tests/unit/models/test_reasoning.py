@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.models.reasoning import ReasoningStream, opens_thinking
+from speciate.core.request import Grammar
+from speciate.engines.grammar import GrammarCompiler
+from speciate.models.reasoning import ReasoningStream, grammar_after_thinking, opens_thinking
+from speciate.models.tokenizer import Tokenizer
 
 
 def split(pieces: list[str], starts_inside: bool) -> tuple[str, str]:
@@ -52,3 +55,33 @@ def test_prompts_that_open_a_thought() -> None:
     assert opens_thinking("<|im_start|>assistant\n<think>\n")
     assert not opens_thinking("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert not opens_thinking("<|im_start|>assistant\n")
+
+
+def accepts(tokenizer: Tokenizer, grammar: Grammar, text: str) -> bool:
+    matcher = GrammarCompiler(tokenizer.json_text, tokenizer.vocab_size, (0,)).matcher(grammar)
+    for token_id in tokenizer.encode(text):
+        if not matcher.allowed()[token_id] or not matcher.accept(token_id):
+            return False
+    return bool(matcher.allowed()[0])
+
+
+GRAMMARS = [
+    (Grammar("json_object"), '{"a": 1}', "a"),
+    (Grammar("json_schema", '{"type": "object", "required": ["a"]}'), '{"a": 1}', "{}"),
+    (Grammar("regex", "a/b\\/c\n?"), "a/b/c", "a/b"),
+    (Grammar("lark", 'X: "x"\nstart: X "y"'), "xy", "x"),
+]
+
+
+@pytest.mark.parametrize(("grammar", "good", "bad"), GRAMMARS)
+def test_a_grammar_binds_only_what_follows_the_thought(
+    byte_level: Tokenizer, plain_byte_level: Tokenizer, grammar: Grammar, good: str, bad: str
+) -> None:
+    for tokenizer in (byte_level, plain_byte_level):
+        inside, outside = (grammar_after_thinking(grammar, tokenizer, starts) for starts in (True, False))
+        assert accepts(tokenizer, inside, f"well {bad}\n</think>\n\n{good}")
+        assert not accepts(tokenizer, inside, f"well\n</think>\n\n{bad}")
+        assert not accepts(tokenizer, inside, "well")
+        assert accepts(tokenizer, outside, f"<think>\nwell\n</think>{good}")
+        assert accepts(tokenizer, outside, good)
+        assert not accepts(tokenizer, outside, bad)
