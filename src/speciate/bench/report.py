@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
+from rich import box
 from rich.table import Table
 
 from speciate.bench.client import Outcome
@@ -60,18 +61,18 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def table(reports: Mapping[str, TierReport], title: str) -> Table:
     """The report as a person reads it."""
-    view = Table(title=title, title_style="bold", header_style="bold", caption_style="dim")
-    for name in ("tier", "offered", "promise", "kept", "TTFT p50 / p99", "TPOT p50 / p99", "tokens/s", "correct"):
-        view.add_column(name, justify="left" if name in ("tier", "promise") else "right")
+    view = Table(title=title, title_style="bold", header_style="bold", box=box.SIMPLE_HEAVY, pad_edge=False)
+    for name in ("tier", "promise", "sent", "kept", "TTFT ms\np50/p99", "TPOT ms\np50/p99", "tok/s", "right"):
+        view.add_column(name, justify="left" if name in ("tier", "promise") else "right", no_wrap=True)
     for tier, row in reports.items():
         style = "green" if row.attainment >= row.promised_share else "yellow" if row.attainment >= 0.9 else "red"
         view.add_row(
             tier,
+            promise_text(row.promise).replace(", ", "\n"),
             str(row.offered),
-            promise_text(row.promise),
             f"[{style}]{row.attainment:.1%}[/]",
-            f"{_ms(row.ttft_p50_s)} / {_ms(row.ttft_p99_s)}",
-            f"{_ms(row.tpot_p50_s)} / {_ms(row.tpot_p99_s)}",
+            f"{_ms(row.ttft_p50_s)}/{_ms(row.ttft_p99_s)}",
+            f"{_ms(row.tpot_p50_s)}/{_ms(row.tpot_p99_s)}",
             f"{row.tokens_per_s:,.0f}",
             f"{row.accuracy:.1%}",
         )
@@ -109,7 +110,9 @@ def _tier_report(rows: list[Outcome], promise: Slo, wall_s: float) -> TierReport
 
 
 def _ms(value_s: float | None) -> str:
-    return "-" if value_s is None else f"{value_s * 1000:,.1f} ms"
+    if value_s is None:
+        return "-"
+    return f"{value_s * 1000:.1f}" if value_s < 0.1 else f"{value_s * 1000:,.0f}"
 
 
 def _duration(value_s: float) -> str:

@@ -8,7 +8,8 @@ Recursive least squares with forgetting over *relative* errors, so that short st
 
 from bisect import bisect_left, insort
 from collections import deque
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
+from sys import maxsize
 
 import numpy as np
 from msgspec import Struct
@@ -33,6 +34,9 @@ DRIFT_LIMIT = 0.2
 DRIFT_SPREAD = 0.4
 NUM_SCALING = 3
 """The first steps teach the scale of all coefficients together: priors are often wrong by a common factor."""
+NUM_CAUTIOUS = 10
+"""Steps before `costs` are trusted fully."""
+FOREVER_S = 1e6
 WINDOW = 500
 COVERAGE = 0.95
 MIN_OBSERVATIONS = 20
@@ -72,6 +76,9 @@ class StepCosts(Struct, frozen=True):
         """Most prompt tokens after `start` that add at most `room_s`: the positive root of `chunk_s(x) = room_s`."""
         if room_s <= 0:
             return 0
+        room_s = min(room_s, FOREVER_S)
+        if room_s == inf:
+            return maxsize
         linear = self.prefill_s + self.prefill_context_s * start
         root = sqrt(linear * linear + 2 * self.prefill_context_s * room_s)
         return int(2 * room_s / (linear + root) * (1 + 1e-12))
@@ -134,6 +141,11 @@ class StepTimeModel:
         self._num_observed = 0
         self.margin = Margin(min_margin, max_margin)
         self.costs = StepCosts(*start)
+
+    @property
+    def confidence(self) -> float:
+        """0..1: how far to trust `costs`; below 1 for the first few steps."""
+        return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
     def observe(self, step: StepFeatures, observed_s: float) -> None:
         """Learn from one step. Costs about 20 microseconds."""
