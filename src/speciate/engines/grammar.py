@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import threading
 from collections import OrderedDict
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -66,7 +67,8 @@ class TokenMatcher:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one tokenizer and keeps the latest. Not thread-safe: one engine thread calls it."""
+    """Compiles grammars for one tokenizer and keeps the latest. Any thread may call it: grammars are compiled one at a
+    time, so that a flood of them takes one core and not all; those that are known do not wait for it."""
 
     def __init__(
         self,
@@ -81,16 +83,31 @@ class GrammarCompiler:
         self._tokenizer = _build_tokenizer(tokenizer_json, vocab_size, eos_token_ids)
         self._limits = LLParserLimits(max_lexer_states=self._options.max_lexer_states, verbose_errors=False)
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+        """Guards `_compiled`; never held for long."""
+        self._compiling = threading.Lock()
 
     def matcher(self, grammar: Grammar) -> TokenMatcher:
         """A matcher at the grammar's start. Raises InvalidGrammar with the compiler's reason."""
-        prototype = self._compiled.get(grammar)
+        prototype = self._known(grammar)
         if prototype is None:
-            prototype = self._compiled[grammar] = self._compile(grammar)
-        self._compiled.move_to_end(grammar)
-        if len(self._compiled) > self._options.num_cached:
-            self._compiled.popitem(last=False)
+            with self._compiling:
+                prototype = self._known(grammar) or self._keep(grammar, self._compile(grammar))
         return TokenMatcher(prototype.deep_copy(), self._vocab_size, self._tokenizer.vocab_size)
+
+    def _known(self, grammar: Grammar) -> LLMatcher | None:
+        with self._lock:
+            prototype = self._compiled.get(grammar)
+            if prototype is not None:
+                self._compiled.move_to_end(grammar)
+            return prototype
+
+    def _keep(self, grammar: Grammar, prototype: LLMatcher) -> LLMatcher:
+        with self._lock:
+            self._compiled[grammar] = prototype
+            if len(self._compiled) > self._options.num_cached:
+                self._compiled.popitem(last=False)
+        return prototype
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         self._check_cost(grammar)

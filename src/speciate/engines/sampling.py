@@ -40,8 +40,10 @@ class RowFailed(Exception):
 
 
 class Sampler:
-    """Draws the next token of each sequence. One thread calls it; a sequence's seed alone decides its draws, whatever
-    other rows the step has."""
+    """Draws the next token of each sequence. A sequence's seed alone decides its draws, whatever other rows the step has.
+
+    `sample` and `remove` belong to one thread; `add` may run on others meanwhile, since a grammar takes time to compile.
+    """
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import numpy as np
@@ -240,6 +241,24 @@ def test_matchers_of_one_grammar_are_independent_and_cached(tokenizer: Tokenizer
     for source in ("x", "y", "z"):
         made.matcher(Grammar("regex", source))
     assert len(made._compiled) == 2
+
+
+def test_threads_may_compile_while_another_samples(tokenizer: Tokenizer) -> None:
+    vocab_size = tokenizer.get_vocab_size()
+    sampler = Sampler(vocab_size, (END,), tokenizer.to_str(), GrammarOptions(num_cached=4))
+    sampler.add(SequenceSpec(0, (1,), SamplingParams(temperature=0)))
+
+    def add(seq_id: int) -> None:
+        grammar = Grammar("regex", f"[ab]{{{1 + seq_id % 7}}}")
+        sampler.add(SequenceSpec(seq_id, (1,), SamplingParams(seed=seq_id), grammar=grammar))
+
+    with ThreadPoolExecutor(4) as pool:
+        adding = [pool.submit(add, seq_id) for seq_id in range(1, 80)]
+        while not all(done.done() for done in adding):
+            assert sampler.sample([0], np.zeros((1, vocab_size), np.float32)).failed == ()
+    for done in adding:
+        done.result()
+    assert sampler.sample(range(80), np.zeros((80, vocab_size), np.float32)).failed == ()
 
 
 def test_a_grammar_that_breaks_fails_its_row_alone(tokenizer: Tokenizer) -> None:
