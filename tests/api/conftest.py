@@ -11,6 +11,7 @@ The fake engine is scripted by the prompt: the last user message says what the m
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -143,12 +144,18 @@ def embedding(row: tuple[int, ...]) -> "np.ndarray[Any, np.dtype[np.float32]]":
 class ApiServer:
     """The server on a thread of its own, so that synchronous and asynchronous clients can both call it."""
 
-    def __init__(self, options: ApiOptions, cost: StepCost, limits: AdmissionOptions) -> None:
+    def __init__(
+        self, options: ApiOptions, cost: StepCost, limits: AdmissionOptions, send_buffer_bytes: int | None = None
+    ) -> None:
         self.tokenizer = make_tokenizer()
         self.engine = CompilingEngine(self.tokenizer, cost)
         self.metrics = Metrics()
         self._options = options
         self._limits = limits
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        if send_buffer_bytes is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        self.port: int = self._listener.getsockname()[1]
         self._ready = threading.Event()
         self._clients: list[OpenAI | Anthropic] = []
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="api-server")
@@ -203,13 +210,12 @@ class ApiServer:
         async with self._gateway() as gateway:
             self.gateway = gateway
             app = create_app(gateway, self._options, self.metrics.render)
-            config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+            config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
             self._uvicorn = uvicorn.Server(config)
-            serving = asyncio.create_task(self._uvicorn.serve())
+            serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
             while not self._uvicorn.started:
                 assert not serving.done()
                 await asyncio.sleep(0.005)
-            self.port = self._uvicorn.servers[0].sockets[0].getsockname()[1]
             self._ready.set()
             await serving
 
@@ -260,10 +266,16 @@ def patient_segments() -> dict[Tier, Segment]:
     return {tier: msgspec.structs.replace(row, slo=slo) for tier, row in default_segments().items()}
 
 
+def deep_queues() -> AdmissionOptions:
+    """Room for whatever a test sends at once."""
+    limits = QueueLimits(max_waiting=100_000, max_tokens=100_000_000)
+    return AdmissionOptions(realtime=limits, interactive=limits, batch=limits)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
     """Fast: steps cost nothing."""
-    with ApiServer(ApiOptions(segments=patient_segments()), StepCost(), AdmissionOptions()) as running:
+    with ApiServer(ApiOptions(segments=patient_segments()), StepCost(), deep_queues()) as running:
         yield running
 
 
@@ -273,10 +285,13 @@ def start_server() -> Iterator[Callable[..., ApiServer]]:
     running: list[ApiServer] = []
 
     def start(
-        options: ApiOptions | None = None, cost: StepCost | None = None, limits: AdmissionOptions | None = None
+        options: ApiOptions | None = None,
+        cost: StepCost | None = None,
+        limits: AdmissionOptions | None = None,
+        send_buffer_bytes: int | None = None,
     ) -> ApiServer:
         patient = msgspec.structs.replace(options or ApiOptions(), segments=patient_segments())
-        made = ApiServer(patient, cost or StepCost(), limits or AdmissionOptions())
+        made = ApiServer(patient, cost or StepCost(), limits or deep_queues(), send_buffer_bytes)
         running.append(made.__enter__())
         return made
 

@@ -56,5 +56,5 @@ def _invalid_field(text: str) -> InvalidRequest:
     found = _PATH.search(text)
     if found is None:
         return InvalidRequest(f"The body cannot be used: {text}.")
-    param = found[1] or None
+    param = found[1].removesuffix("[...]") or None
     return InvalidRequest(f"Field {param or 'body'} cannot be used: {text[: found.start()]}.", param=param)

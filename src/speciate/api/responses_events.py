@@ -185,7 +185,7 @@ class ResponseEvents:
             frames.append(self._event("response.content_part.done", **item.place(), part=item.wire_part()))
         return [*frames, self._event("response.output_item.done", output_index=item.output_index, item=done)]
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         data = _encode({"type": name, "sequence_number": self._num_events, **fields})
         self._num_events += 1
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
