@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
-from speciate.scheduling.token import TokenSchedulerOptions
+from speciate.scheduling.options import TokenSchedulerOptions
 
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
 """Environment variable with comma-separated keys; secrets are never in the file."""

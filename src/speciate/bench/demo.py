@@ -87,7 +87,12 @@ async def _load(url: str, model: str, workload: Workload, console: Console) -> t
         view = _Progress(workload.jobs)
         started_s = time.perf_counter()
         with Live(view.bars, console=console, refresh_per_second=8):
-            await send_all(client, model, workload.jobs, lambda o: (outcomes.append(o), view.show(o))[0])
+
+            def take(outcome: Outcome) -> None:
+                outcomes.append(outcome)
+                view.show(outcome)
+
+            await send_all(client, model, workload.jobs, take)
         return outcomes, time.perf_counter() - started_s
 
 

@@ -4,6 +4,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from speciate.bench.report import TierReport, promise_text
 from speciate.core.segment import Tier
 
 COLOURS = {Tier.REALTIME: "#d1495b", Tier.INTERACTIVE: "#2e6f9e", Tier.BATCH: "#7a8b69"}
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
@@ -60,7 +61,7 @@ def _of(outcomes: Sequence[Outcome], tier: Tier) -> list[Outcome]:
 
 
 def _scatter(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, TierReport]) -> None:
-    axes.set_title("Time to first token, as requests came")
+    axes.set_title("Time to first token")
     for tier, colour in COLOURS.items():
         rows = _of(outcomes, tier)
         axes.scatter([o.at_s for o in rows], [1000 * (o.ttft_s or 0) for o in rows], s=9, color=colour, alpha=0.6,
@@ -71,7 +72,8 @@ def _scatter(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, Tier
     axes.set_yscale("log")
     axes.set_xlabel("arrival, s")
     axes.set_ylabel("TTFT, ms (dashed: promised)")
-    axes.legend(frameon=False, loc="upper right", markerscale=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=2, handletextpad=0.1)
 
 
 def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, TierReport]) -> None:
@@ -87,6 +89,7 @@ def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str,
         if promise is not None:
             axes.axvline(1000 * promise, color=colour, linestyle="--", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -116,21 +116,24 @@ class Gateway:
         return self._clock.now_s()
 
     def is_ready(self) -> bool:
-        workers = [*self._replicas.values(), *self._embedders.values()]
+        workers = self._workers()
         return bool(workers) and all(worker.is_healthy for worker in workers)
 
     def start(self) -> None:
-        for worker in (*self._replicas.values(), *self._embedders.values()):
+        for worker in self._workers():
             worker.start()
 
     async def stop(self) -> None:
-        for worker in (*self._replicas.values(), *self._embedders.values()):
+        for worker in self._workers():
             await worker.stop()
 
     def check(self) -> None:
         """Raise InvariantError if any replica's accounting does not add up."""
         for replica in self._replicas.values():
             replica.check()
+
+    def _workers(self) -> list[Replica | Embedder]:
+        return [*self._replicas.values(), *self._embedders.values()]
 
     def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> Tier:
         demand = Demand(

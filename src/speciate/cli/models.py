@@ -1,0 +1,63 @@
+"""`speciate models [FOLDER ...] | --url URL`: what a model folder holds, or what a server serves."""
+
+import argparse
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from speciate.assembly import POCKET_FOLDERS
+from speciate.core.errors import ConfigError
+from speciate.models.catalog import is_adapter_folder, read_adapter_folder, read_model_folder
+from speciate.models.text_model import load_text_model
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints a table. Raises LoadFailed for a folder that cannot be read, ConfigError for a server that is not there."""
+    parser = argparse.ArgumentParser(prog="speciate models", description="Show model folders, or a server's models.")
+    parser.add_argument("folders", nargs="*", help="model or adapter folders (default: those in the package)")
+    parser.add_argument("--url", help="a server that runs, as http://127.0.0.1:8000")
+    given = parser.parse_args(arguments)
+    table = _served(given.url) if given.url else _folders(given.folders or list(POCKET_FOLDERS))
+    Console().print(table)
+    return 0
+
+
+def _folders(paths: Sequence[str]) -> Table:
+    table = Table("folder", "architecture", "context", "weights", "chat", "tools", "fill-in")
+    for name in paths:
+        path = POCKET_FOLDERS.get(name, Path(name).expanduser())
+        if is_adapter_folder(path):
+            adapter = read_adapter_folder(path)
+            table.add_row(name, f"LoRA, rank {adapter.rank}", "", _size(path), "", "", "")
+            continue
+        folder = read_model_folder(path)
+        text = load_text_model(folder)
+        tools = text.tool_format.family if text.tool_format else "no"
+        table.add_row(
+            name, folder.architecture, f"{folder.context_tokens:,}", _size(path),
+            "yes" if text.chat_template else "no", tools, text.fim.family if text.fim else "no",
+        )  # fmt: skip
+    return table
+
+
+def _size(path: Path) -> str:
+    num_bytes = sum(f.stat().st_size for f in path.iterdir() if f.suffix in (".safetensors", ".bin"))
+    return f"{num_bytes / 2**20:,.1f} MiB"
+
+
+def _served(url: str) -> Table:
+    address = f"{url.rstrip('/')}/v1/models"
+    try:
+        with urllib.request.urlopen(address, timeout=10) as response:
+            models = json.load(response)["data"]
+    except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{address} did not answer with models: {error}. Is the server running?") from error
+    table = Table("model", "owned by", "root")
+    for model in models:
+        table.add_row(model["id"], model["owned_by"], str(model.get("root", "")))
+    return table

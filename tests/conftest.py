@@ -1,0 +1,55 @@
+"""Fixtures that several suites share: the real server with the pocket model, on a loopback port."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+import uvicorn
+
+from speciate.api.app import create_app
+from speciate.assembly import Server, api_options, bind, build_server, load_model
+from speciate.config import ServerSettings, Settings
+
+
+@dataclass
+class RunningServer:
+    """A server in a thread of its own; `url` is its root without /v1."""
+
+    url: str
+    server: Server
+
+
+@pytest.fixture(scope="session")
+def pocket_server() -> Iterator[RunningServer]:
+    """Pocket model, adapter and embeddings, as `speciate serve` has them, in a thread of this process."""
+    settings = msgspec.structs.replace(Settings(), server=ServerSettings(port=0))
+    started, stopping = threading.Event(), threading.Event()
+    running: list[RunningServer] = []
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, running, started, stopping)), daemon=True)
+    thread.start()
+    assert started.wait(60), "the server did not start"
+    yield running[0]
+    stopping.set()
+    thread.join(30)
+    assert not thread.is_alive(), "the server did not stop"
+
+
+async def _serve(
+    settings: Settings, running: list[RunningServer], started: threading.Event, stopping: threading.Event
+) -> None:
+    server = build_server(settings, [load_model(model) for model in settings.models])
+    server.start()
+    listener = bind(settings.server)
+    app = create_app(server.gateway, api_options(settings), server.metrics.render)
+    http = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=5))
+    running.append(RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", server))
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    started.set()
+    await asyncio.to_thread(stopping.wait)
+    http.should_exit = True
+    await serving
+    server.gateway.check()
+    await server.stop()
