@@ -40,9 +40,9 @@ class RowFailed(Exception):
 
 
 class Sampler:
-    """Draws the next token of each sequence. A sequence's seed alone decides its draws, whatever other rows the step has.
+    """Draws the next token of each sequence. Its seed alone decides a sequence's draws, whatever other rows there are.
 
-    `sample` and `remove` belong to one thread; `add` may run on others meanwhile, since a grammar takes time to compile.
+    `sample` and `remove` belong to one thread; `add` may run on others meanwhile: compiling a grammar takes time.
     """
 
     def __init__(
