@@ -22,7 +22,8 @@ from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
 from speciate.scheduling.token import TokenScheduler
 
 BLOCK = 4
-PRIOR = StepTimePrior(base_s=0.004, decode_s=0.001, context_s=1e-5, prefill_s=0.001, prefill_context_s=1e-6)
+FAST = StepTimePrior(base_s=0.004, decode_s=0.001, context_s=1e-5, prefill_s=0.001, prefill_context_s=1e-6)
+SLOW = StepTimePrior(base_s=0.4, decode_s=0.1, context_s=1e-3, prefill_s=0.1, prefill_context_s=1e-4)
 
 SEGMENTS = (
     Segment("voice", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05)),
@@ -91,6 +92,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         arm_s=st.sampled_from([0.0, 30.0]),
         pause_batch=st.booleans(),
         min_chunk=st.sampled_from([1, 4, 32]),
+        prior=st.sampled_from([FAST, SLOW]),
     )
     def setup(
         self,
@@ -101,6 +103,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         arm_s: float,
         pause_batch: bool,
         min_chunk: int,
+        prior: StepTimePrior,
     ) -> None:
         self.shape = TokenEngineShape(
             model="m",
@@ -114,7 +117,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_step_sequences=step_sequences,
         )
         options = TokenSchedulerOptions(
-            prior=PRIOR, prefix_cache=prefix_cache, arm_s=arm_s, pause_batch=pause_batch, min_chunk_tokens=min_chunk
+            prior=prior, prefix_cache=prefix_cache, arm_s=arm_s, pause_batch=pause_batch, min_chunk_tokens=min_chunk
         )
         self.scheduler = TokenScheduler(self.shape, options)
         self.shadow = ShadowMemory(num_blocks)
@@ -129,7 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         segment=st.sampled_from(SEGMENTS),
         stem=st.sampled_from([(), (1,) * 8, (1,) * 4 + (2,) * 8]),
         tail=st.lists(st.integers(1, 3), max_size=12),
-        num_outputs=st.integers(1, 12),
+        num_outputs=st.one_of(st.integers(1, 4), st.integers(8, 40)),
         spare=st.integers(0, 6),
         tenant=st.sampled_from("abc"),
         deadline=st.one_of(st.none(), st.floats(0.01, 5.0)),
@@ -252,6 +255,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.decision = None
         self.scheduler.commit(StepOutcome(plan, observed_s, tuple(tokens), frozenset(finished)), self.now_s)
 
+    @rule(num=st.integers(1, 12))
+    def run(self, num: int) -> None:
+        """Several steps in a row, as most of a replica's life."""
+        for _ in range(num):
+            if self.decision is not None:
+                self.commit(1.0, False)
+            self.plan()
+            self.adds_up()
+
     @invariant()
     def adds_up(self) -> None:
         if hasattr(self, "scheduler"):
@@ -279,7 +291,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -44,7 +44,8 @@ def set_limits(state: TokenState, draft: Draft) -> None:
     slack_s = (realtime_due_s - draft.now_s) / draft.gamma
     draft.realtime_limit_s = slack_s if slack_s >= draft.used_s else inf
     other_s = min(interactive_due_s - draft.now_s, _arrival_bound_s(state, draft, realtime_s)) / draft.gamma
-    draft.limit_s = max(draft.used_s, min(slack_s, other_s, state.options.max_step_s))
+    longest_s = state.options.max_step_s * state.model.confidence
+    draft.limit_s = max(draft.used_s, min(slack_s, other_s, longest_s))
 
 
 def _decodes(draft: Draft, decodes: Iterable[Sequence]) -> tuple[float, float]:
@@ -88,16 +89,20 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
     num_taken = 0
     while draft.has_slots and (seq := candidates.next()) is not None:
         fit = _take_whole(state, draft, seq, bound_s if num_taken else inf, num_taken == 0)
-        if fit is not Fit.TAKEN:
-            draft.is_closed = fit is Fit.NO_TIME
-            draft.lacks_memory = fit is Fit.NO_MEMORY
+        if fit is Fit.NO_TIME:
+            draft.is_closed = True
             break
+        if fit is Fit.NO_MEMORY:
+            candidates.skip_waiting()
+            draft.lacks_memory = True
+            continue
         num_taken += 1
         room_s = (seq.deadline_s - draft.now_s) / draft.gamma
         bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
     candidates.close()
     if num_taken:
         draft.has_realtime = True
+        draft.realtime_limit_s = bound_s
         draft.limit_s = max(draft.used_s, min(draft.limit_s, bound_s))
 
 
