@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 POCKET_FOLDERS = {"pocket": TEXT_DIR, "pocket-delivery": TEXT_ADAPTER_DIR}
 """Paths that stand for models in the package."""
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted; those that come while models load wait here too."""
+
 
 class LoadedModel(Struct, frozen=True):
     """One settings entry, loaded: its engines and what the front door needs of it."""
@@ -83,6 +86,7 @@ def bind(server: ServerSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((server.host, server.port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(
@@ -215,7 +219,7 @@ def _uvicorn_config(app: object, server: ServerSettings) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=max(1, round(server.drain_s)),
         timeout_keep_alive=75,
-        backlog=4096,
+        backlog=BACKLOG,
         ws="none",
     )
 
