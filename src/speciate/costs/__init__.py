@@ -1,0 +1,1 @@
+"""How long, how much memory, energy, money: estimates from what was measured. Decides nothing."""
