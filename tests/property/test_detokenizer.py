@@ -111,6 +111,7 @@ def test_a_stream_ends_before_its_first_stop_string(
         assert steps[-1].stopped_by == word
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="abc", max_size=30),
     stop=st.lists(st.text(alphabet="abc", min_size=1, max_size=5), min_size=1, max_size=6),

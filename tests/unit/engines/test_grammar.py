@@ -215,12 +215,12 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason(
     ],
 )
 def test_nothing_hangs(tokenizer: Tokenizer, grammar: Grammar) -> None:
-    """Refused or compiled, within a second."""
+    """Refused or compiled, within a second of CPU time."""
     made = compiler(tokenizer)
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     with contextlib.suppress(InvalidGrammar):
         made.matcher(grammar).allowed()
-    assert time.perf_counter() - started_s < 1
+    assert time.process_time() - started_s < 1
 
 
 def test_harmless_multiples_pass(tokenizer: Tokenizer) -> None:

@@ -277,7 +277,7 @@ def test_a_row_of_two_thousand_tokens_costs_microseconds(sampling: dict, limit_u
     logits = rows_of(15, 32, 2048)
     best_s = math.inf
     for _ in range(10):
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         sampler.sample(range(32), logits)
-        best_s = min(best_s, time.perf_counter() - started_s)
+        best_s = min(best_s, time.process_time() - started_s)
     assert best_s / 32 * 1e6 < limit_us

@@ -1,5 +1,6 @@
 """Streams of text: whole characters only, stop strings across token borders, constant time a token."""
 
+import math
 import time
 
 import pytest
@@ -97,10 +98,14 @@ def test_signs_with_a_meaning_in_patterns_are_plain(byte_level: Tokenizer) -> No
 
 @pytest.mark.parametrize("num_stops", [0, 4, 10_000])
 def test_a_token_costs_microseconds(byte_level: Tokenizer, num_stops: int) -> None:
-    """About one on a quiet core."""
-    ids = byte_level.encode("Hello world, this is a small test. " * 300)
-    stream = byte_level.stream(tuple(f"Hello stop {i} " for i in range(num_stops)))
-    started_s = time.perf_counter()
-    for token_id in ids:
-        stream.push(token_id)
-    assert (time.perf_counter() - started_s) / len(ids) < 15e-6
+    """About one; the best of a few, in CPU time, so that a busy machine does not fail it."""
+    ids = byte_level.encode("Hello world, this is a small test. " * 100)
+    best_s = math.inf
+    stops = tuple(f"Hello stop {i} " for i in range(num_stops))
+    for _ in range(5):
+        stream = byte_level.stream(stops)
+        started_s = time.process_time()
+        for token_id in ids:
+            stream.push(token_id)
+        best_s = min(best_s, time.process_time() - started_s)
+    assert best_s / len(ids) < 15e-6

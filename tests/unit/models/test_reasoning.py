@@ -1,7 +1,7 @@
 """Thought and answer are told apart however the text is cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.core.request import Grammar
@@ -38,6 +38,7 @@ def test_whole_and_letter_by_letter(text: str, starts_inside: bool, wanted: tupl
     assert split(list(text), starts_inside) == wanted
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.sampled_from(["<think>", "</think>", "\n", " ", "a", "<", "</thi", "b"]), max_size=12),
     cuts=st.lists(st.integers(1, 5), min_size=1, max_size=40),

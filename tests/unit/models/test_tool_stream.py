@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.models.tool_formats import HERMES, LLAMA3, MISTRAL, ToolFormat
@@ -150,6 +150,7 @@ PARTS = [
 ]
 
 
+@settings(deadline=None)
 @given(
     tool_format=st.sampled_from([HERMES, LLAMA3, MISTRAL]),
     parts=st.lists(st.sampled_from(PARTS), max_size=10),
@@ -170,6 +171,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     calls=st.lists(
         st.tuples(st.sampled_from(["f", "g"]), st.dictionaries(st.text(max_size=5), JSON, max_size=3)), max_size=3
@@ -188,8 +190,8 @@ def test_what_a_hermes_model_writes_is_read_back(calls: list[tuple[str, dict]], 
 
 def test_a_long_call_is_read_in_linear_time() -> None:
     stream = ToolCallStream(HERMES, NAMES)
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     stream.push('<tool_call>{"name": "f", "arguments": {"a": "')
     for _ in range(20_000):
         stream.push("xy z")
-    assert time.perf_counter() - started_s < 2
+    assert time.process_time() - started_s < 2
