@@ -2,8 +2,9 @@
 
 For new work only slower tiers give way. A running sequence that cannot get its next block takes one from a slower tier,
 else from the youngest of its own tier that is younger than itself and not in this step yet, else it pauses in place.
-The oldest of the fastest tier that runs therefore always advances, and nothing ever waits in a circle. Pinned
-sequences (real-time, not preemptible) never give way: room for their longest is set aside before they start.
+Pinned sequences (real-time, not preemptible) never give way: room for their longest is set aside before they start.
+So if all pause, somebody evictable holds what a pinned one may claim; the youngest of the slowest tier then goes, until
+one can run. Nothing ever waits in a circle.
 """
 
 from speciate.core.scheduler import Started
@@ -73,6 +74,15 @@ def evict(state: TokenState, draft: Draft, seq: Sequence) -> None:
     draft.evicted.append(seq.seq_id)
 
 
+def youngest_evictable(state: TokenState) -> Sequence | None:
+    """Who gives way when nothing at all can run: the youngest of the slowest tier."""
+    for tier in SLOWEST_FIRST:
+        evictable = [seq for seq in state.residents.of_tier(tier) if not seq.is_pinned]
+        if evictable:
+            return max(evictable, key=lambda seq: seq.order)
+    return None
+
+
 def _victims(state: TokenState, draft: Draft, tier: Tier) -> list[Sequence]:
     """Who may go, cheapest recompute per block first; those that just came back last."""
     costs = draft.costs
@@ -110,11 +120,12 @@ def _has_room(state: TokenState, draft: Draft, seq: Sequence, num_blocks: int) -
     if state.residents.count == 0:
         return available >= num_blocks
     if seq.tier is Tier.INTERACTIVE:
-        growth = memory.growth[Tier.REALTIME] + memory.growth[Tier.INTERACTIVE]
-        return available + memory.held[Tier.BATCH] >= num_blocks + GROWTH_SHARE * growth
-    own_growth = max(0, seq.reserve_blocks - memory.num_blocks_for(seq.num_tokens))
+        growth = GROWTH_SHARE * (memory.pinned_growth + memory.growth[Tier.INTERACTIVE])
+        return available + memory.held[Tier.BATCH] >= num_blocks + growth
+    growth = max(0, seq.reserve_blocks - memory.num_blocks_for(seq.num_tokens))
+    growth += memory.pinned_growth + sum(memory.growth.values())
     reserve = state.options.kv_reserve * state.shape.num_blocks if state.is_fast_armed(draft.now_s) else 0
-    return available >= num_blocks + own_growth + sum(memory.growth.values()) + reserve
+    return available >= num_blocks + growth + reserve
 
 
 def _expected_blocks(state: TokenState, seq: Sequence) -> int:

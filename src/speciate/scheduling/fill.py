@@ -11,7 +11,7 @@ from math import inf
 
 from speciate.core.segment import Tier
 from speciate.scheduling.draft import Draft
-from speciate.scheduling.evict import grow, start
+from speciate.scheduling.evict import evict, grow, start, youngest_evictable
 from speciate.scheduling.pace import URGENT
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.state import TokenState, deadline_key, due_key, interactive_keys
@@ -299,3 +299,11 @@ def force_batch(state: TokenState, draft: Draft) -> None:
         draft.tokens_left = min(draft.tokens_left, state.options.min_chunk_tokens)
         fill_batch_decodes(state, draft)
         fill_batch_prompts(state, draft)
+
+
+def break_standstill(state: TokenState, draft: Draft) -> None:
+    """All that hold blocks wait for one: evict, one sequence at a time, until something runs."""
+    while not draft.steps and (victim := youngest_evictable(state)) is not None:
+        evict(state, draft, victim)
+        for stage in (fill_realtime_decodes, fill_interactive_decodes, force_batch):
+            stage(state, draft)

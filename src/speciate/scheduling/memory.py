@@ -12,18 +12,20 @@ from speciate.scheduling.sequence import Sequence
 class KvMemory:
     """Block tables of sequences. All of a sequence's tokens get blocks when it starts; then one at a time.
 
-    growth   blocks that the holders of a tier are expected to ask for yet
-    held     blocks of a tier that came from the pool, not from shared prefixes: what eviction could give back
-    pinned   blocks set aside for sequences that are never evicted, at their longest
+    held           blocks of a tier's evictable sequences that came from the pool, not from shared prefixes
+    growth         blocks that a tier's evictable sequences are expected to ask for yet
+    pinned         blocks set aside for sequences that are never evicted, at their longest
+    pinned_growth  how many of those are not held yet
     """
 
     def __init__(self, shape: TokenEngineShape, has_prefix_cache: bool) -> None:
         self.block_tokens = shape.block_tokens
         self.pool = BlockPool(shape.num_blocks)
         self._has_prefix_cache = has_prefix_cache
-        self.growth = dict.fromkeys(Tier, 0)
         self.held = dict.fromkeys(Tier, 0)
+        self.growth = dict.fromkeys(Tier, 0)
         self.num_pinned = 0
+        self.pinned_growth = 0
         self.query_tokens = 0
         self.hit_tokens = 0
 
@@ -61,25 +63,20 @@ class KvMemory:
         """Blocks for all its tokens, after `share`."""
         num_new = self.num_blocks_for(seq.num_tokens) - len(seq.table)
         seq.table += tuple(self.pool.allocate(num_new))
-        self.held[seq.tier] += num_new
-        self.growth[seq.tier] += max(0, seq.reserve_blocks - len(seq.table))
-        self.num_pinned += seq.max_blocks if seq.is_pinned else 0
+        self._count(seq, 1)
         if not seq.was_started:
             self.query_tokens += seq.num_tokens
             self.hit_tokens += seq.computed
 
     def grow(self, seq: Sequence) -> None:
         """One more block; at least one is available."""
-        if len(seq.table) < seq.reserve_blocks:
-            self.growth[seq.tier] -= 1
+        self._count(seq, -1)
         seq.table += tuple(self.pool.allocate(1))
-        self.held[seq.tier] += 1
+        self._count(seq, 1)
 
     def detach(self, seq: Sequence) -> None:
         """Give all its blocks back; published ones stay findable until they are needed."""
-        self.held[seq.tier] -= len(seq.table) - seq.num_shared
-        self.growth[seq.tier] -= max(0, seq.reserve_blocks - len(seq.table))
-        self.num_pinned -= seq.max_blocks if seq.is_pinned else 0
+        self._count(seq, -1)
         self.pool.release(seq.table)
         self._clear(seq)
 
@@ -93,6 +90,16 @@ class KvMemory:
             self.pool.publish(seq.table[index], seq.keys[index])
         seq.num_published = num_full
 
+    def _count(self, seq: Sequence, sign: int) -> None:
+        """Add its share to the sums, or take it off."""
+        growth = sign * max(0, seq.reserve_blocks - len(seq.table))
+        if seq.is_pinned:
+            self.num_pinned += sign * seq.max_blocks
+            self.pinned_growth += growth
+        else:
+            self.held[seq.tier] += sign * (len(seq.table) - seq.num_shared)
+            self.growth[seq.tier] += growth
+
     def _clear(self, seq: Sequence) -> None:
         seq.table = ()
         seq.computed = seq.num_shared = seq.num_published = 0
@@ -104,13 +111,14 @@ class KvMemory:
         for seq in holders:
             if len(seq.table) * self.block_tokens < seq.computed:
                 raise InvariantError(f"sequence {seq.seq_id}: {seq.computed} computed tokens, {len(seq.table)} blocks")
-        for tier in Tier:
-            of_tier = [seq for seq in holders if seq.tier is tier]
-            growth = sum(max(0, seq.reserve_blocks - len(seq.table)) for seq in of_tier)
-            held = sum(len(seq.table) - seq.num_shared for seq in of_tier)
-            if (growth, held) != (self.growth[tier], self.held[tier]):
-                raise InvariantError(
-                    f"{tier}: growth and held are {self.growth[tier]}, {self.held[tier]}; must be {growth}, {held}"
-                )
-        if self.num_pinned != sum(seq.max_blocks for seq in holders if seq.is_pinned):
-            raise InvariantError(f"{self.num_pinned} pinned KV blocks do not match their holders")
+        self._check_sums(holders)
+
+    def _check_sums(self, holders: list[Sequence]) -> None:
+        counted = (dict(self.held), dict(self.growth), self.num_pinned, self.pinned_growth)
+        self.held, self.growth = dict.fromkeys(Tier, 0), dict.fromkeys(Tier, 0)
+        self.num_pinned = self.pinned_growth = 0
+        for seq in holders:
+            self._count(seq, 1)
+        summed = (self.held, self.growth, self.num_pinned, self.pinned_growth)
+        if summed != counted:
+            raise InvariantError(f"held, growth, pinned and pinned growth are {counted}, must be {summed}")

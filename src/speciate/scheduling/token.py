@@ -229,6 +229,7 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
         fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
         fill.fill_batch_prompts,
         fill.force_batch,
+        fill.break_standstill,
     )
 
 
