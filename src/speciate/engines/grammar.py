@@ -179,9 +179,11 @@ def _build_tokenizer(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[
     """The tokenizer may know more tokens than the logits have columns, or fewer: the mask covers both."""
     if not eos_token_ids:
         raise InvariantError("a grammar needs an end token, and the model has none")
-    known = LLTokenizer(tokenizer_json, eos_token=list(eos_token_ids), slices=[])
-    width = max(vocab_size, known.vocab_size)
-    return LLTokenizer(tokenizer_json, n_vocab=width, eos_token=list(eos_token_ids))
+    eos = list(eos_token_ids)
+    try:
+        return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=eos)
+    except ValueError:  # More tokens than columns: the mask is made for all of them and cut.
+        return LLTokenizer(tokenizer_json, eos_token=eos)
 
 
 _INLINE_JSON = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|%json\s*(?=\{)')
