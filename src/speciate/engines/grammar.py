@@ -13,7 +13,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from msgspec import Struct
 
-from speciate.core.errors import InvalidGrammar, InvariantError
+from speciate.core.errors import InvalidGrammar, LoadFailed
 from speciate.core.request import Grammar
 
 
@@ -77,7 +77,8 @@ class GrammarCompiler:
         eos_token_ids: tuple[int, ...],
         options: GrammarOptions | None = None,
     ) -> None:
-        """`vocab_size` is the width of the logits. Costs about a second for 150,000 tokens."""
+        """`vocab_size` is the width of the logits. Costs about a second for 150,000 tokens. Raises LoadFailed where the
+        tokenizer is of a kind that llguidance does not read."""
         self._options = options or GrammarOptions()
         self._vocab_size = vocab_size
         self._tokenizer = _build_tokenizer(tokenizer_json, vocab_size, eos_token_ids)
@@ -178,12 +179,16 @@ class GrammarCompiler:
 def _build_tokenizer(tokenizer_json: str, vocab_size: int, eos_token_ids: tuple[int, ...]) -> LLTokenizer:
     """The tokenizer may know more tokens than the logits have columns, or fewer: the mask covers both."""
     if not eos_token_ids:
-        raise InvariantError("a grammar needs an end token, and the model has none")
+        raise LoadFailed("grammars cannot be followed by this model: it has no end token")
     eos = list(eos_token_ids)
     try:
         return LLTokenizer(tokenizer_json, n_vocab=vocab_size, eos_token=eos)
     except ValueError:  # More tokens than columns: the mask is made for all of them and cut.
+        pass
+    try:
         return LLTokenizer(tokenizer_json, eos_token=eos)
+    except ValueError as error:
+        raise LoadFailed(f"grammars cannot be followed with this tokenizer: {error}") from error
 
 
 _INLINE_JSON = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|%json\s*(?=\{)')

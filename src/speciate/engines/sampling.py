@@ -15,7 +15,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from speciate.core.engine import SampledToken, SequenceSpec
-from speciate.core.errors import InvalidGrammar, InvalidRequest, InvariantError
+from speciate.core.errors import InvalidGrammar, InvalidRequest, InvariantError, LoadFailed
 from speciate.core.request import SamplingParams
 from speciate.engines.grammar import GrammarCompiler, GrammarOptions, TokenMatcher
 
@@ -52,11 +52,16 @@ class Sampler:
         tokenizer_json: str | None = None,
         grammar_options: GrammarOptions | None = None,
     ) -> None:
-        """`vocab_size` is the width of the logits; without a `tokenizer_json` every grammar is refused."""
+        """`vocab_size` is the width of the logits. Without a `tokenizer_json`, or with one that grammars cannot be made
+        for, the model is served all the same and every grammar is refused."""
         self._vocab_size = vocab_size
         self._compiler: GrammarCompiler | None = None
-        if tokenizer_json is not None and eos_token_ids:
-            self._compiler = GrammarCompiler(tokenizer_json, vocab_size, eos_token_ids, grammar_options)
+        self._why_no_grammar = "grammars cannot be followed by this model: it has no tokenizer.json"
+        if tokenizer_json is not None:
+            try:
+                self._compiler = GrammarCompiler(tokenizer_json, vocab_size, eos_token_ids, grammar_options)
+            except LoadFailed as error:
+                self._why_no_grammar = error.message
         self._rows: dict[int, _Row] = {}
 
     def add(self, spec: SequenceSpec) -> None:
@@ -100,7 +105,7 @@ class Sampler:
         if spec.grammar is None:
             return None
         if self._compiler is None:
-            raise InvalidGrammar("this model has no tokenizer or no end token, so it cannot follow a grammar")
+            raise InvalidGrammar(self._why_no_grammar)
         return self._compiler.matcher(spec.grammar)
 
 

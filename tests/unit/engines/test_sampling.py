@@ -263,9 +263,18 @@ def test_forbidding_every_token_fails_the_row_with_the_reason() -> None:
     assert "min_tokens" in reason
 
 
-def test_a_model_without_tokenizer_refuses_grammars() -> None:
-    with pytest.raises(InvalidGrammar, match="no tokenizer"):
-        Sampler(VOCAB, (0,)).add(SequenceSpec(1, (1,), SamplingParams(), grammar=Grammar("json_object")))
+@pytest.mark.parametrize(
+    ("eos", "tokenizer_json", "reason"),
+    [((0,), None, "no tokenizer"), ((), "{}", "no end token"), ((0,), "{}", "this tokenizer")],
+)
+def test_a_model_that_cannot_follow_grammars_is_served_and_refuses_them(
+    eos: tuple[int, ...], tokenizer_json: str | None, reason: str
+) -> None:
+    sampler = Sampler(VOCAB, eos, tokenizer_json)
+    with pytest.raises(InvalidGrammar, match=reason):
+        sampler.add(SequenceSpec(1, (1,), SamplingParams(), grammar=Grammar("json_object")))
+    sampler.add(spec(temperature=0))
+    assert token_of(sampler.sample([1], rows_of(1))) == int(rows_of(1)[0].argmax())
 
 
 @pytest.mark.parametrize(
