@@ -41,11 +41,12 @@ def set_limits(state: TokenState, draft: Draft) -> None:
     realtime_due_s, realtime_s = _decodes(draft, realtime)
     interactive_due_s, interactive_s = _decodes(draft, interactive)
     draft.used_s = draft.costs.base_s + realtime_s + interactive_s
-    slack_s = (realtime_due_s - draft.now_s) / draft.gamma
+    slack_s = (realtime_due_s - draft.now_s) / draft.realtime_gamma
     draft.realtime_limit_s = slack_s if slack_s >= draft.used_s else inf
-    other_s = min(interactive_due_s - draft.now_s, _arrival_bound_s(state, draft, realtime_s)) / draft.gamma
+    other_s = (interactive_due_s - draft.now_s) / draft.gamma
     longest_s = state.options.max_step_s * state.model.confidence
-    draft.limit_s = max(draft.used_s, min(slack_s, other_s, longest_s))
+    guards_s = min(_realtime_guard_s(state, draft), _interactive_guard_s(state, draft))
+    draft.limit_s = max(draft.used_s, min(slack_s, other_s, guards_s, longest_s))
 
 
 def _decodes(draft: Draft, decodes: Iterable[Sequence]) -> tuple[float, float]:
@@ -59,18 +60,20 @@ def _decodes(draft: Draft, decodes: Iterable[Sequence]) -> tuple[float, float]:
     return due_s, draft.costs.decodes_s(num, context)
 
 
-def _arrival_bound_s(state: TokenState, draft: Draft, realtime_s: float) -> float:
-    bound_s = inf
-    costs, gamma = draft.costs, draft.gamma
-    guard = state.guards[Tier.REALTIME]
-    if guard.is_armed(draft.now_s):
-        own_s = draft.used_s + costs.chunk_s(guard.prompt_tokens, 0)
-        bound_s = guard.bound_s(gamma * own_s)
-    guard = state.guards[Tier.INTERACTIVE]
-    if guard.is_armed(draft.now_s):
-        own_s = draft.used_s + costs.chunk_s(guard.prompt_tokens, 0)
-        bound_s = min(bound_s, guard.soft_bound_s(gamma * own_s))
-    return bound_s
+def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
+    guard, gamma = state.guards[Tier.REALTIME], draft.realtime_gamma
+    if not guard.is_armed(draft.now_s):
+        return inf
+    own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
+    return guard.bound_s(gamma * own_s) / gamma
+
+
+def _interactive_guard_s(state: TokenState, draft: Draft) -> float:
+    guard, gamma = state.guards[Tier.INTERACTIVE], draft.gamma
+    if not guard.is_armed(draft.now_s):
+        return inf
+    own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
+    return guard.soft_bound_s(gamma * own_s) / gamma
 
 
 def fill_realtime_decodes(state: TokenState, draft: Draft) -> None:
@@ -85,7 +88,7 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
     if not queue.num_waiting and not started:
         return
     candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
-    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.gamma)
+    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.realtime_gamma)
     num_taken = 0
     while draft.has_slots and (seq := candidates.next()) is not None:
         fit = _take_whole(state, draft, seq, bound_s if num_taken else inf, num_taken == 0)
@@ -97,7 +100,7 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
             draft.lacks_memory = True
             continue
         num_taken += 1
-        room_s = (seq.deadline_s - draft.now_s) / draft.gamma
+        room_s = (seq.deadline_s - draft.now_s) / draft.realtime_gamma
         bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
     candidates.close()
     if num_taken:
