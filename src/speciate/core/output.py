@@ -15,7 +15,7 @@ class FinishReason(StrEnum):
 
 
 class TokenLogprob(Struct, frozen=True):
-    """Log-probability of one token after temperature and penalties; `data` are the token's own bytes."""
+    """Log-probability of one token as the model gave it; `data` are the token's own bytes."""
 
     token_id: int
     data: bytes

@@ -1,4 +1,4 @@
-"""What a text model brings beside its weights, read from its folder: tokenizer, template, formats, sampling defaults."""
+"""What a text model brings beside its weights, read from its folder: tokenizer, template, formats, defaults."""
 
 from msgspec import Struct
 
