@@ -89,8 +89,9 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         return
     candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
     bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.realtime_gamma)
-    num_taken = 0
-    while draft.has_slots and (seq := candidates.next()) is not None:
+    num_taken = num_seen = 0
+    while draft.has_slots and num_seen < MAX_SKIPPED + num_taken and (seq := candidates.next()) is not None:
+        num_seen += 1
         fit = _take_whole(state, draft, seq, bound_s if num_taken else inf, num_taken == 0)
         if fit is Fit.NO_TIME:
             draft.is_closed = True
@@ -98,10 +99,10 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         if fit is Fit.NO_MEMORY:
             candidates.skip_waiting()
             draft.lacks_memory = True
-            continue
-        num_taken += 1
-        room_s = (seq.deadline_s - draft.now_s) / draft.realtime_gamma
-        bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
+        if fit is Fit.TAKEN:
+            num_taken += 1
+            room_s = (seq.deadline_s - draft.now_s) / draft.realtime_gamma
+            bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
     candidates.close()
     if num_taken:
         draft.has_realtime = True
@@ -111,6 +112,9 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
 
 def _take_whole(state: TokenState, draft: Draft, seq: Sequence, bound_s: float, is_first: bool) -> Fit:
     prefix, start_at = _look_up(state, draft, seq)
+    if _is_hopeless(draft, seq, start_at):
+        relegate(state, draft, seq)
+        return Fit.LATER
     num = seq.num_tokens - start_at
     if num > draft.tokens_left:
         if not is_first:
@@ -264,7 +268,7 @@ def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
 
 def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     num_outputs = state.lengths[Tier.BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
-    return state.pace.urgency(seq, num_outputs, draft.costs, draft.now_s) > URGENT
+    return state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s) > URGENT
 
 
 def _extend_for_urgent(state: TokenState, draft: Draft) -> None:

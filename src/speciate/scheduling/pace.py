@@ -43,12 +43,12 @@ class BatchPace:
         old = interval_s if self._token_s is None else self._token_s
         self._token_s = old + RATE * (interval_s - old)
 
-    def urgency(self, seq: Sequence, num_outputs: int, costs: StepCosts, now_s: float) -> float:
-        """0..1: how little of its horizon is left beside the work itself, at the observed pace."""
+    def urgency(self, seq: Sequence, num_outputs: int, costs: StepCosts, step_s: float, now_s: float) -> float:
+        """0..1: how little of its horizon is left beside the work itself, at the observed pace and `step_s` a token."""
         horizon_s = batch_horizon_s(seq)
         if horizon_s == inf:
             return 0.0
-        token_s = costs.base_s if self._token_s is None else self._token_s
+        token_s = max(step_s, self._token_s or 0.0)
         work_s = costs.chunk_s(seq.remaining, seq.computed) + max(0, num_outputs - len(seq.outputs)) * token_s
         laxity_s = seq.due_s - now_s - work_s
         return 1.0 if horizon_s <= 0 else min(1.0, max(0.0, 1.0 - laxity_s / horizon_s))
