@@ -8,12 +8,11 @@ from speciate.core.scheduler import Decision, StepOutcome, StepScheduler, TokenW
 from speciate.core.segment import Segment, Tier
 from speciate.costs.step_calibration import StepCalibration, StepWork
 from speciate.sim.faults import Faults, StepTimes
+from speciate.sim.fold import TOKEN, folding_of
 from speciate.sim.report import Tally, Track, make_track
 from speciate.sim.workload import SimRequest
 from speciate.sim.world import Priority, World
 
-TOKEN = 0
-"""What every output token is: only lengths matter."""
 _ZEROS = (TOKEN,) * 65_536
 
 
@@ -37,6 +36,7 @@ class SimReplica:
         faults: Faults,
         seed: int,
         speed: float = 1.0,
+        may_fold: bool = True,
     ) -> None:
         self.scheduler = scheduler
         self.totals = ReplicaTotals()
@@ -46,6 +46,7 @@ class SimReplica:
         self._times = StepTimes(faults, seed)
         self._jumps = faults.jumps
         self._speed = speed
+        self._folding = folding_of(scheduler) if may_fold and not faults.jumps else None
         self._tracks: dict[int, Track] = {}
         self._is_stepping = False
         self._is_planned = False
@@ -117,11 +118,46 @@ class SimReplica:
             self._tracks[seq_id].tally.relegated += 1
 
     def _begin(self, plan: StepPlan, now_s: float) -> None:
-        step_s = self._times.observed_s(self._calibration.step_s(work_of(plan)) / self._speed, now_s)
+        work = work_of(plan)
+        durations_s, ends_s = self._times_of(work, now_s, self._num_equal_steps(plan, work))
         self._is_stepping = True
-        self.totals.num_steps += 1
-        self.totals.busy_s += step_s
-        self._world.at(now_s + step_s, Priority.STEP_ENDS, lambda end_s: self._end(plan, step_s, end_s))
+        self.totals.num_steps += len(ends_s)
+        for step_s in durations_s:
+            self.totals.busy_s += step_s
+        if self._folding is not None and len(ends_s) > 1:
+            self._folding.advance(durations_s[:-1], ends_s[:-1])
+            for step in plan.sequences:
+                self._tracks[step.seq_id].see_run(ends_s[:-1])
+        step_s = durations_s[-1]
+        self._world.at(ends_s[-1], Priority.STEP_ENDS, lambda end_s: self._end(plan, step_s, end_s))
+
+    def _num_equal_steps(self, plan: StepPlan, work: StepWork) -> int:
+        """How often this plan may run on end: until a sequence ends, at most."""
+        if self._folding is None or work.prefill:
+            return 1
+        num = self._folding.num_equal_steps()
+        if num == 1:
+            return 1
+        return min(num, min(self._tracks[step.seq_id].left for step in plan.sequences))
+
+    def _times_of(self, work: StepWork, now_s: float, most: int) -> tuple[list[float], list[float]]:
+        """(durations, ends) of such steps, a token further each; none but the last is running at the next event."""
+        durations_s: list[float] = []
+        ends_s: list[float] = []
+        horizon_s = self._world.next_s()
+        while len(ends_s) < most and (not ends_s or now_s < horizon_s):
+            later = StepWork(
+                work.decodes,
+                work.decode_context + len(ends_s) * work.decodes,
+                work.prefill,
+                work.pairs,
+                work.chunk_context,
+            )
+            step_s = self._times.observed_s(self._calibration.step_s(later) / self._speed, now_s)
+            durations_s.append(step_s)
+            ends_s.append(now_s + step_s)
+            now_s = ends_s[-1] + self._calibration.between_s
+        return durations_s, ends_s
 
     def _end(self, plan: StepPlan, step_s: float, now_s: float) -> None:
         tokens, finished = self._deliver(plan, now_s)

@@ -13,6 +13,7 @@ kept nor broken when the run ended, are not judged.
 from collections import Counter
 from dataclasses import dataclass, field
 from math import exp, inf, log
+from operator import sub
 
 from msgspec import Struct
 
@@ -20,6 +21,8 @@ from speciate.core.segment import Segment, Tier
 from speciate.sim.workload import SimRequest
 
 LATE_SHARE = 0.01
+EPSILON_S = 1e-9
+"""Closer than this to a limit, tokens are looked at one by one."""
 RESOLUTION = log(1.01)
 
 
@@ -76,6 +79,21 @@ class Track:
             self.tally.output_tokens += 1
         self.left -= 1
         return not self.left
+
+    def see_run(self, times_s: list[float]) -> None:
+        """Tokens after the first, none of them the last. O(1) where none of them can be late."""
+        longest_s = max(map(sub, times_s, (self.last_s, *times_s)))
+        is_behind = self.last_s > self.first_s + (self.num_tokens - 1) * self.tpot_s - EPSILON_S
+        if longest_s > self.tpot_s - EPSILON_S or is_behind or times_s[-1] > self.tally.window_s:
+            for at_s in times_s:
+                self.see(at_s)
+            return
+        num = len(times_s)
+        self.last_s = times_s[-1]
+        self.num_tokens += num
+        self.left -= num
+        self.tally.output_tokens += num
+        self.due_s = min(self.first_s + self.num_tokens * self.tpot_s, self.last_s + self.reach_s)
 
     def end(self) -> None:
         """The last token came."""
@@ -227,6 +245,8 @@ class SimReport(Struct, frozen=True):
     tiers: dict[Tier, TierFigures]
     num_requests: int
     num_steps: int
+    num_events: int
+    """What the world had to do for it; fewer where steps were folded."""
     busy_s: float
     """Step-seconds computed."""
     wasted_s: float

@@ -44,6 +44,8 @@ class Setting(Struct, frozen=True):
     may_downgrade: bool = False
     faults: Faults = Faults()
     seed: int = 0
+    may_fold: bool = True
+    """Whether steps with equal plans may be computed as one; the result is the same, sooner."""
 
 
 def simulate(requests: Iterable[SimRequest], setting: Setting) -> SimReport:
@@ -62,18 +64,26 @@ class _Run:
         self._setting = setting
         self._tallies = {tier: Tally(setting.window_s) for tier in Tier}
         seats = setting.seats()
-        self._replicas = [
-            SimReplica(
-                self.world, seat.scheduler, setting.calibration, self._tallies, setting.faults, setting.seed, seat.speed
-            )
-            for seat in seats
-        ]
+        self._replicas = [self._replica(seat) for seat in seats]
         self._route = {tier: self._replicas[i] for i, seat in enumerate(seats) for tier in seat.tiers}
         self._patience = Patience(setting.faults, setting.seed)
         self._seq_ids = itertools.count(1)
         self._num_requests = 0
         self._requests: Iterator[SimRequest] = iter(requests)
         self._await_next()
+
+    def _replica(self, seat: Seat) -> SimReplica:
+        setting = self._setting
+        return SimReplica(
+            self.world,
+            seat.scheduler,
+            setting.calibration,
+            self._tallies,
+            setting.faults,
+            setting.seed,
+            seat.speed,
+            setting.may_fold,
+        )
 
     def report(self, cpu_s: float) -> SimReport:
         for replica in self._replicas:
@@ -88,6 +98,7 @@ class _Run:
             tiers={tier: tally.figures() for tier, tally in self._tallies.items()},
             num_requests=self._num_requests,
             num_steps=sum(replica.totals.num_steps for replica in self._replicas),
+            num_events=self.world.num_events,
             busy_s=sum(replica.totals.busy_s for replica in self._replicas),
             wasted_s=sum(load.wasted_s for load in loads),
             num_evictions=sum(load.num_evictions for load in loads),

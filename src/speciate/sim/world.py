@@ -26,6 +26,7 @@ class World:
         self.num_events = 0
         self._events: list[tuple[float, int, int, Action]] = []
         self._num_posted = 0
+        self._until_s = inf
 
     def at(self, time_s: float, priority: Priority, action: Action) -> None:
         """Let `action` happen at `time_s`, or now if that has passed."""
@@ -33,13 +34,16 @@ class World:
         heappush(self._events, (max(time_s, self.now_s), priority, self._num_posted, action))
 
     def next_s(self) -> float:
-        """When the next event is due; infinite if none is."""
-        return self._events[0][0] if self._events else inf
+        """Before this nothing happens that is not posted yet: the next event, or the end of the run."""
+        return min(self._events[0][0], self._until_s) if self._events else self._until_s
 
     def run(self, until_s: float = inf) -> None:
-        """Until nothing is left, or the next event is later than `until_s`."""
+        """Until nothing is left, or the next event is later than `until_s`: then that is the time."""
         events = self._events
+        self._until_s = until_s
         while events and events[0][0] <= until_s:
             self.now_s, _, _, action = heappop(events)
             self.num_events += 1
             action(self.now_s)
+        if events:
+            self.now_s = until_s

@@ -28,5 +28,6 @@ def test_nothing_happens_in_the_past_or_after_the_end() -> None:
     world.at(5.0, Priority.ARRIVAL, lambda _: world.at(1.0, Priority.PLAN, seen.append))
     world.at(9.0, Priority.ARRIVAL, seen.append)
     world.run(until_s=8.0)
-    assert seen == [5.0]
-    assert world.next_s() == 9.0
+    assert (seen, world.now_s) == ([5.0], 8.0)
+    world.run()
+    assert (seen, world.now_s) == ([5.0, 9.0], 9.0)
