@@ -1,0 +1,9 @@
+"""The project's own tiny models: where their folders lie, and the torch-free code that makes and checks their tasks."""
+
+from pathlib import Path
+
+TEXT_DIR = Path(__file__).parent / "text"
+"""Folder of the pocket text model, in the Hugging Face layout."""
+
+TEXT_ADAPTER_DIR = Path(__file__).parent / "text-delivery"
+"""Folder of its LoRA adapter for terse delivery notes, in the PEFT layout."""
