@@ -8,6 +8,7 @@ from speciate.core.engine import TokenEngineShape
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Tier
 from speciate.costs.step_calibration import StepCalibration
+from speciate.scheduling.baselines.ablations import FixedChunkScheduler
 from speciate.scheduling.baselines.aimd import AimdGateway, AimdOptions
 from speciate.scheduling.baselines.edf import edf
 from speciate.scheduling.baselines.fcfs import fcfs
@@ -87,6 +88,10 @@ def _one(build: Callable[[TokenEngineShape, TokenSchedulerOptions], TokenSchedul
     return lambda shape, options: (Seat(build(shape, options)),)
 
 
+def _fixed_chunk(tokens: int) -> Build:
+    return _one(lambda shape, options: FixedChunkScheduler(shape, options, tokens))
+
+
 def _cut(realtime: float, interactive: float) -> dict[Tier, float]:
     shares = {Tier.REALTIME: realtime, Tier.INTERACTIVE: interactive}
     return {**shares, Tier.BATCH: round(1 - realtime - interactive, 6)}
@@ -127,6 +132,7 @@ POLICIES: dict[str, Build] = {
     "speciate-without-guard": ours(arm_s=0.0),
     "speciate-without-pausing": ours(pause_batch=False),
     "speciate-fixed-margin": ours(min_margin=1.1, max_margin=1.1),
+    "speciate-fixed-chunk": _fixed_chunk(256),
     "fcfs-256": _fcfs(256),
     "fcfs-512": _fcfs(512),
     "fcfs-2048": _fcfs(2048),

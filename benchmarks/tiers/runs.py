@@ -1,0 +1,131 @@
+"""What is run: mixes of requests, promises, and families of policies with their knobs."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+from msgspec import Struct
+
+from speciate.admission.admit import AdmissionOptions
+from speciate.core.segment import Segment, Slo, Tier
+from speciate.costs.step_calibration import A100_LLAMA3_8B
+from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.sim.faults import Faults
+from speciate.sim.policies import seats
+from speciate.sim.report import SimReport
+from speciate.sim.simulation import Setting, simulate
+from speciate.sim.traces import read_trace
+from speciate.sim.workload import (
+    CONVERSATION,
+    Lengths,
+    SimRequest,
+    backlog,
+    generate,
+    merged,
+    poisson,
+    sampled,
+    square_wave,
+    uniform,
+)
+
+TRACE = Path("../shared/data/azure_llm_2023_conv.csv")
+SPOKEN = uniform((64, 256), (8, 32))
+"""Stated, not measured: no public trace has a tier under 100 ms."""
+NOISE = 0.03
+"""Deviation of the logarithm of step times, the same draws for all policies only as far as they run equal steps."""
+BACKLOG = 3000
+
+SEGMENTS = {
+    Tier.REALTIME: Segment("voice", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05, share=0.99), preemptible=False),
+    Tier.INTERACTIVE: Segment("chat", Tier.INTERACTIVE, Slo(ttft_s=1.0, tpot_s=0.1), jitter_buffer=0.5),
+    Tier.BATCH: Segment("docs", Tier.BATCH, Slo(e2e_s=3600.0)),
+}
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "speciate": ("speciate",),
+    "fcfs": ("fcfs-256", "fcfs-512", "fcfs-2048"),
+    "vllm-priority": ("vllm-priority-256", "vllm-priority-512", "vllm-priority-2048"),
+    "sglang": ("sglang-512", "sglang-2048", "sglang-mixed-256", "sglang-mixed-512"),
+    "edf": ("edf-256", "edf-512", "edf-2048"),
+    "qoserve": ("qoserve", "qoserve-alpha-1ms", "qoserve-careful"),
+    "aimd": ("aimd-256", "aimd-512"),
+    "silo": ("silo-30-50-20", "silo-20-50-30", "silo-40-40-20"),
+}
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    name: (name,)
+    for name in (
+        "speciate-without-guard",
+        "speciate-without-pausing",
+        "speciate-fixed-margin",
+        "speciate-fixed-chunk",
+        "speciate-without-admission",
+    )
+}
+NO_ADMISSION = "-without-admission"
+
+
+class Job(Struct, frozen=True):
+    """One run."""
+
+    mix: str
+    policy: str
+    load: float
+    window_s: float
+    seed: int
+
+
+def run_job(job: Job) -> SimReport:
+    policy = job.policy.removesuffix(NO_ADMISSION)
+    is_gated = policy.startswith("speciate") and not job.policy.endswith(NO_ADMISSION)
+    setting = Setting(
+        policy=job.policy,
+        calibration=A100_LLAMA3_8B,
+        segments=SEGMENTS,
+        seats=lambda: seats(policy, A100_LLAMA3_8B, TokenSchedulerOptions(prefix_cache=False)),
+        window_s=job.window_s,
+        drain_s=0.0,
+        limits=AdmissionOptions() if is_gated else None,
+        faults=Faults(noise=NOISE),
+        seed=job.seed,
+    )
+    return simulate(MIXES[job.mix](job), setting)
+
+
+def _three_tiers(job: Job) -> Iterator[SimRequest]:
+    """Real-time 2/s, chat 2/s in a square wave of a minute, and more batch than can be done."""
+    return merged(
+        generate(Tier.REALTIME, poisson(2.0 * job.load), SPOKEN, duration_s=job.window_s, seed=job.seed),
+        _chat(job),
+        backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed),
+    )
+
+
+def _two_tiers(job: Job) -> Iterator[SimRequest]:
+    """The same without real-time work."""
+    return merged(_chat(job), backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed))
+
+
+def _chat(job: Job) -> Iterator[SimRequest]:
+    wave = square_wave(1.0 * job.load, 3.0 * job.load, 60.0)
+    return generate(Tier.INTERACTIVE, wave, _lengths(), duration_s=job.window_s, seed=job.seed)
+
+
+def _batch_only(job: Job) -> Iterator[SimRequest]:
+    """The ceiling of the harvest."""
+    return backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed)
+
+
+MIXES: dict[str, Callable[[Job], Iterator[SimRequest]]] = {
+    "three tiers": _three_tiers,
+    "no real-time": _two_tiers,
+    "batch only": _batch_only,
+}
+
+
+@cache
+def _lengths() -> Lengths:
+    """Those of Azure's conversations, or drawn like them where the trace is absent."""
+    if not TRACE.exists():
+        return CONVERSATION
+    rows = read_trace(TRACE, Tier.INTERACTIVE)
+    return sampled([(row.prompt_tokens, row.output_tokens) for row in rows if row.prompt_tokens <= 6000])
