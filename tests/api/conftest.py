@@ -24,6 +24,7 @@ import tokenizers
 import uvicorn
 from anthropic import Anthropic
 from openai import AsyncOpenAI, OpenAI
+from pytest_asyncio import is_async_test
 from tokenizers import decoders, pre_tokenizers
 from tokenizers.models import BPE
 
@@ -68,6 +69,13 @@ Tools: {{ tools | tojson }}<|im_end|>
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% if enable_thinking is defined and enable_thinking %}<think>
 {% endif %}{% endif %}"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """langchain-openai keeps one connection pool a process: its tests share an event loop."""
+    for item in items:
+        if item.path.name == "test_langchain.py" and is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 def make_tokenizer() -> Tokenizer:
