@@ -255,7 +255,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.decision = None
         self.scheduler.commit(StepOutcome(plan, observed_s, tuple(tokens), frozenset(finished)), self.now_s)
 
-    @rule(num=st.integers(1, 12))
+    @rule(num=st.integers(1, 8))
     def run(self, num: int) -> None:
         """Several steps in a row, as most of a replica's life."""
         for _ in range(num):
@@ -291,7 +291,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -7,6 +7,8 @@ So if all pause, somebody evictable holds what a pinned one may claim; the young
 one can run. Nothing ever waits in a circle.
 """
 
+from math import inf
+
 from speciate.core.scheduler import Started
 from speciate.core.segment import TIER_RANK, Tier
 from speciate.scheduling.draft import Draft
@@ -69,6 +71,7 @@ def evict(state: TokenState, draft: Draft, seq: Sequence) -> None:
     seq.phase = Phase.WAITING
     seq.num_evictions += 1
     seq.evicted_step_id = draft.step_id
+    seq.place_s = inf
     state.num_evictions += 1
     state.waiting[seq.tier].add(seq)
     draft.evicted.append(seq.seq_id)

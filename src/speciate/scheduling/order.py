@@ -54,7 +54,9 @@ class FairQueue:
             if head is not chosen:
                 self._post(head)
         self._tenants.raise_level(chosen[2])
-        return self._pop_entry(chosen[2])
+        seq = self._pop_entry(chosen[2])
+        seq.place_s = first[0]
+        return seq
 
     def compact(self, num_live: int) -> None:
         """Drop void entries once they outnumber the live ones; amortised O(1) an entry."""

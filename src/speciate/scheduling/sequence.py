@@ -43,6 +43,8 @@ class Sequence:
     phase: Phase = Phase.WAITING
     stamp: int = 0
     """Grows when it leaves a queue: older queue entries are void."""
+    place_s: float = inf
+    """The key of the one whose turn it took, when fairness let it go first: what it began it may also finish."""
     outputs: list[int] = field(default_factory=list)
     computed: int = 0
     table: tuple[int, ...] = ()

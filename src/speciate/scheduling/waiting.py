@@ -11,7 +11,7 @@ from speciate.scheduling.tenants import Tenants
 BUCKET_TTFT = 0.2
 """Share of a TTFT inside which the least served tenant may go first."""
 LATE_BUCKET_TTFT = 0.5
-"""The same once the first of the queue is late anyway."""
+"""The same, counted from now, once the first of the queue is late anyway: all that are late are equal."""
 BUCKET_WINDOW = 0.25
 MAX_BUCKET_S = 6 * 3600.0
 """Batch work is not urgent while more than a quarter of its window, at most 6 h, is left: so far fairness reaches."""
@@ -54,8 +54,8 @@ class Candidates:
     """Merges started prompts with the queue, in key order, for one step. `close` puts back what was only looked at."""
 
     def __init__(self, started: list[Sequence], key: Key, queue: FairQueue, bucket_s: Callable[[Sequence], float]):
-        self._started = sorted(started, key=lambda seq: (key(seq), seq.order), reverse=True)
         self._key = key
+        self._started = sorted(started, key=lambda seq: (self._place(seq), seq.order), reverse=True)
         self._queue = queue
         self._bucket_s = bucket_s
         self._looked_at: list[tuple[Sequence, int]] = []
@@ -64,7 +64,7 @@ class Candidates:
 
     def next(self) -> Sequence | None:
         waiting = self._peek() if self._is_open else None
-        if self._started and (waiting is None or self._key(self._started[-1]) <= self._key(waiting)):
+        if self._started and (waiting is None or self._place(self._started[-1]) <= self._place(waiting)):
             return self._started.pop()
         self._next = None
         return waiting
@@ -78,6 +78,9 @@ class Candidates:
             if seq.stamp == stamp:
                 self._queue.push(seq)
         self._looked_at.clear()
+
+    def _place(self, seq: Sequence) -> float:
+        return min(seq.place_s, self._key(seq))
 
     def _peek(self) -> Sequence | None:
         if self._next is None:
@@ -117,7 +120,8 @@ def prompt_bucket_s(now_s: float) -> Callable[[Sequence], float]:
     def bucket_s(first: Sequence) -> float:
         if first.deadline_s == float("inf"):
             return 0.0
-        return first.ttft_s * (BUCKET_TTFT if first.deadline_s > now_s else LATE_BUCKET_TTFT)
+        late_s = now_s - first.deadline_s
+        return BUCKET_TTFT * first.ttft_s if late_s < 0 else late_s + LATE_BUCKET_TTFT * first.ttft_s
 
     return bucket_s
 

@@ -250,10 +250,9 @@ def test_fairness_does_not_cross_buckets(device, chunks) -> None:
 
 @pytest.mark.parametrize(("floor", "is_done"), [(0.1, True), (0.0, False)])
 def test_urgent_batch_work_gets_a_floor(device, floor: float, is_done: bool) -> None:
-    d = device(arm_s=0.0, batch_floor=floor)
-    for _ in range(30):
-        d.add(Segment("tight", Tier.INTERACTIVE, Slo(tpot_s=0.039)), 1, 300)
-    for _ in range(3):
+    d = device(arm_s=0.0, batch_floor=floor, num_blocks=1000)
+    chats = [d.add(Segment("tight", Tier.INTERACTIVE, Slo(tpot_s=0.039)), 1, 300) for _ in range(30)]
+    while len(d.token_s.get(chats[-1], ())) < 2:
         d.step()
     docs = d.add("docs", 1, 4, deadline_s=d.now_s + 0.6)
     expired = [seq_id for _ in range(20) for seq_id in d.step().expired]
