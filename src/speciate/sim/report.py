@@ -71,14 +71,17 @@ class Track:
 
     def see(self, now_s: float) -> bool:
         """A token came; True when it was the last one."""
-        if self.num_tokens:
-            self._see_next(now_s)
-        else:
-            self._see_first(now_s)
-        if now_s <= self.tally.window_s:
-            self.tally.output_tokens += 1
-        self.left -= 1
-        return not self.left
+        if not self.num_tokens:
+            return self._see_first(now_s)
+        if now_s > self.due_s:
+            self.num_late += 1
+        if now_s - self.last_s > self.tpot_s:
+            self.num_long += 1
+        self.last_s = now_s
+        self.num_tokens = num = self.num_tokens + 1
+        line_s, reach_s = self.first_s + num * self.tpot_s, now_s + self.reach_s
+        self.due_s = line_s if line_s < reach_s else reach_s
+        return self._count(now_s)
 
     def see_run(self, times_s: list[float]) -> None:
         """Tokens after the first, none of them the last. O(1) where none of them can be late."""
@@ -99,20 +102,18 @@ class Track:
         """The last token came."""
         self.tally.finish(self)
 
-    def _see_first(self, now_s: float) -> None:
+    def _see_first(self, now_s: float) -> bool:
         self.first_s = self.last_s = now_s
         self.num_tokens = 1
         self.due_s = now_s + self.tpot_s
         self.tally.begin(self)
+        return self._count(now_s)
 
-    def _see_next(self, now_s: float) -> None:
-        if now_s > self.due_s:
-            self.num_late += 1
-        if now_s - self.last_s > self.tpot_s:
-            self.num_long += 1
-        self.last_s = now_s
-        self.num_tokens += 1
-        self.due_s = min(self.first_s + self.num_tokens * self.tpot_s, now_s + self.reach_s)
+    def _count(self, now_s: float) -> bool:
+        if now_s <= self.tally.window_s:
+            self.tally.output_tokens += 1
+        self.left -= 1
+        return not self.left
 
 
 def make_track(request: SimRequest, segment: Segment, tally: "Tally") -> Track:
