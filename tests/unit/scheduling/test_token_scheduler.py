@@ -177,6 +177,14 @@ def test_what_is_not_preemptible_is_not_evicted(device, chunks) -> None:
     d.finish(docs, voice)
 
 
+def test_a_realtime_prompt_under_way_does_not_wait_behind_one_without_room(device) -> None:
+    d = device(num_blocks=4, max_step_tokens=16)
+    first = d.add("voice", 40, 2)
+    d.step()
+    sooner = d.add("voice", 40, 2, arrival_s=d.now_s - 1.0)
+    d.finish(first, sooner)
+
+
 def test_equals_that_outgrow_memory_all_finish(device) -> None:
     d = device(num_blocks=10)
     chats = [d.add("chat", 30, 100) for _ in range(4)]
