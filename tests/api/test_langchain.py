@@ -42,9 +42,7 @@ class TestChatModel(ChatModelIntegrationTests):
     def supports_json_mode(self) -> bool:
         return True
 
-    @pytest.mark.xfail(
-        reason="The pocket model does not read keys from prose; a schema binds it."
-    )
+    @pytest.mark.xfail(reason="The pocket model does not read keys from prose; a schema binds it.")
     def test_json_mode(self, model: BaseChatModel) -> None:
         super().test_json_mode(model)
 
