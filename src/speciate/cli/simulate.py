@@ -1,6 +1,7 @@
 """`speciate simulate`: the production decisions over a trace or drawn arrivals, under a virtual clock."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from speciate.sim.table import report_table
 from speciate.sim.traces import read_trace
 from speciate.sim.workload import CONVERSATION, SimRequest, backlog, faster, generate, merged, poisson, uniform
 
+WIDTH = 150
+"""Of the table where no terminal says how wide it is."""
 SPOKEN = uniform((64, 256), (8, 32))
 """Lengths of real-time turns. No public trace has such a tier; these are stated, not measured."""
 
@@ -35,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     ]
     if given.json is not None:
         given.json.write_bytes(msgspec.json.format(msgspec.json.encode(reports), indent=2))
-    Console().print(report_table(reports, segments, f"Simulated: {calibration.name}, load x{given.load:g}"))
+    title = f"Simulated: {calibration.name}, load x{given.load:g}"
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(report_table(reports, segments, title))
     return 0
 
 

@@ -21,6 +21,8 @@ from speciate.core.segment import Segment, Tier
 from speciate.sim.workload import SimRequest
 
 LATE_SHARE = 0.01
+STALLED_TPOTS = 2.0
+"""An open stream that is so much slower than promised when the run ends has broken its promise."""
 EPSILON_S = 1e-9
 """Closer than this to a limit, tokens are looked at one by one."""
 RESOLUTION = log(1.01)
@@ -231,7 +233,8 @@ def _paces(track: Track) -> tuple[bool, bool, bool]:
 def _is_broken(track: Track, now_s: float) -> bool:
     slo, waited_s = track.segment.slo, now_s - track.request.at_s
     late_first = slo.ttft_s is not None and min(track.first_s, now_s) - track.request.at_s > slo.ttft_s
-    return late_first or (slo.e2e_s is not None and waited_s > slo.e2e_s)
+    is_stalled = now_s - track.first_s > STALLED_TPOTS * track.tpot_s * max(1, track.num_tokens)
+    return late_first or is_stalled or (slo.e2e_s is not None and waited_s > slo.e2e_s)
 
 
 class SimReport(Struct, frozen=True):

@@ -64,6 +64,16 @@ def test_refused_and_expired_count_as_broken_and_the_undecided_do_not_count() ->
     assert tally.figures().judged == 3
 
 
+def test_an_open_stream_that_stalled_has_broken_its_promise() -> None:
+    tally = Tally(window_s=100.0)
+    track = make_track(make_request(90.0, Tier.INTERACTIVE, 10, 50), CHAT, tally)
+    track.see(90.5)
+    tally.stop(track, now_s=90.6)
+    assert tally.figures().judged == 0
+    tally.stop(track, now_s=95.0)
+    assert tally.figures().judged == 1
+
+
 def test_quantiles_are_right_to_a_percent() -> None:
     histogram = Histogram()
     for value in range(1, 1001):
