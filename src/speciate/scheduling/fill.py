@@ -138,8 +138,13 @@ def _take_decodes(state: TokenState, draft: Draft, tier: Tier) -> None:
     if len(decodes) > slots:
         decodes = nsmallest(slots, decodes, key=lambda seq: (seq.deadline_s, seq.advanced_s, seq.order))
     for seq in decodes:
-        if seq.phase is Phase.DECODE and grow(state, draft, seq):
+        if seq.computed < len(seq.table) * draft.block_tokens or _grow_decode(state, draft, seq):
             draft.take_decode(seq)
+
+
+def _grow_decode(state: TokenState, draft: Draft, seq: Sequence) -> bool:
+    """False too for one that was evicted for another earlier in this step."""
+    return seq.phase is Phase.DECODE and grow(state, draft, seq)
 
 
 def fill_interactive_prompts(state: TokenState, draft: Draft) -> None:
@@ -221,11 +226,12 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     if seq.tier is Tier.REALTIME:
         seq.tier = Tier.INTERACTIVE
         seq.ttft_s, seq.tpot_s = options.relegated_ttft_s, options.relegated_tpot_s
+        seq.max_gap_s = seq.tpot_s
         seq.deadline_s = arrival_s + seq.ttft_s
     else:
         seq.tier = Tier.BATCH
         seq.due_s = min(seq.due_s, seq.deadline_s + RELEGATED_TTFTS * seq.ttft_s)
-        seq.ttft_s = seq.tpot_s = seq.deadline_s = inf
+        seq.ttft_s = seq.tpot_s = seq.max_gap_s = seq.deadline_s = inf
     state.waiting[seq.tier].add(seq)
     draft.relegated.append((seq.seq_id, seq.tier))
 
@@ -261,7 +267,7 @@ def _take_some_batch(state: TokenState, draft: Draft, decodes: list[Sequence]) -
 
 
 def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
-    if seq.phase is Phase.DECODE and grow(state, draft, seq):
+    if seq.computed < len(seq.table) * draft.block_tokens or _grow_decode(state, draft, seq):
         draft.used_s += draft.costs.decodes_s(1, seq.computed)
         draft.take_decode(seq)
 

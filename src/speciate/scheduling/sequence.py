@@ -34,6 +34,8 @@ class Sequence:
     tenant: Tenant
     ttft_s: float
     tpot_s: float
+    max_gap_s: float
+    """Longest gap between tokens that was promised: the TPOT and its jitter buffer."""
     deadline_s: float
     """When its next token is due."""
     due_s: float
@@ -102,9 +104,10 @@ class Sequence:
 
     def take_token(self, token_id: int, now_s: float) -> None:
         """Append an output token and set when the next is due: on the promised line, and no stall after early ones."""
-        self.outputs.append(token_id)
+        outputs = self.outputs
+        outputs.append(token_id)
         if self.first_s is None:
             self.first_s = now_s
-        jitter = 1.0 + self.work.segment.jitter_buffer
-        line_s = self.first_s + len(self.outputs) * self.tpot_s
-        self.deadline_s = min(line_s, now_s + jitter * self.tpot_s)
+        line_s = self.first_s + len(outputs) * self.tpot_s
+        latest_s = now_s + self.max_gap_s
+        self.deadline_s = line_s if line_s < latest_s else latest_s

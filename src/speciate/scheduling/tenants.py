@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 OUTPUT_WEIGHT = 2
+MAX_IDLE = 1024
+"""Idle tenants remembered beyond as many as are active; then all idle ones are forgotten and start level again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -19,19 +21,25 @@ class Tenants:
 
     def __init__(self) -> None:
         self._tenants: dict[str, Tenant] = {}
+        self._num_active = 0
         self._level = 0
 
     def join(self, name: str) -> Tenant:
         tenant = self._tenants.setdefault(name, Tenant(name))
         if tenant.num_live == 0:
             tenant.served = max(tenant.served, self._level)
+            self._num_active += 1
         tenant.num_live += 1
         return tenant
 
     def leave(self, tenant: Tenant) -> None:
         tenant.num_live -= 1
-        if tenant.num_live == 0 and tenant.served <= self._level:
-            self._tenants.pop(tenant.name, None)
+        if tenant.num_live == 0:
+            self._num_active -= 1
+            if tenant.served <= self._level:
+                del self._tenants[tenant.name]
+            elif len(self._tenants) > 2 * self._num_active + MAX_IDLE:
+                self._tenants = {name: other for name, other in self._tenants.items() if other.num_live}
 
     def raise_level(self, tenant: Tenant) -> None:
         """`tenant` was just chosen as the least served."""

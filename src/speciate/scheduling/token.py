@@ -129,6 +129,7 @@ class TokenScheduler:
         slo, tier = work.segment.slo, work.segment.tier
         is_batch = tier is Tier.BATCH
         ttft_s = inf if slo.ttft_s is None or is_batch else slo.ttft_s
+        tpot_s = inf if slo.tpot_s is None or is_batch else slo.tpot_s
         self._num_arrivals += 1
         return Sequence(
             work=work,
@@ -137,7 +138,8 @@ class TokenScheduler:
             tier=tier,
             tenant=self._state.tenants.join(work.tenant),
             ttft_s=ttft_s,
-            tpot_s=inf if slo.tpot_s is None or is_batch else slo.tpot_s,
+            tpot_s=tpot_s,
+            max_gap_s=(1.0 + work.segment.jitter_buffer) * tpot_s,
             deadline_s=work.arrival_s + ttft_s,
             due_s=_due_s(work, self._options.batch_window_s),
             max_blocks=self._max_blocks(work),
@@ -191,16 +193,21 @@ class TokenScheduler:
                 return
 
     def _advance(self, seq: Sequence, num: int, token_s: float, now_s: float) -> None:
-        again = min(seq.lost_until, seq.computed + num) - seq.computed
-        if again > 0:
-            self._state.wasted_s += again * token_s
-            seq.spent_s -= again * token_s
+        """Runs for every sequence of every step: kept free of calls in the usual case, a decode inside a block."""
+        if seq.lost_until > seq.computed:
+            self._count_recompute(seq, num, token_s)
         seq.spent_s += num * token_s
         if seq.phase is Phase.PREFILL:
             seq.tenant.served += num
         seq.computed += num
         seq.advanced_s = now_s
-        self._state.memory.publish(seq)
+        if seq.computed >= (seq.num_published + 1) * self._shape.block_tokens:
+            self._state.memory.publish(seq)
+
+    def _count_recompute(self, seq: Sequence, num: int, token_s: float) -> None:
+        again_s = token_s * (min(seq.lost_until, seq.computed + num) - seq.computed)
+        self._state.wasted_s += again_s
+        seq.spent_s -= again_s
 
     def _take_token(self, seq: Sequence, token_id: int, is_finished: bool, now_s: float) -> None:
         seq.take_token(token_id, now_s)

@@ -30,7 +30,7 @@ class Rig:
         self.num += 1
         work = TokenWork(self.num, (1,), SEGMENT, 0.0, 1, tenant)
         return Sequence(
-            work, self.num, self.num, Tier.INTERACTIVE, self.tenants.join(tenant), 1.0, inf, deadline_s, inf, 1
+            work, self.num, self.num, Tier.INTERACTIVE, self.tenants.join(tenant), 1.0, inf, inf, deadline_s, inf, 1
         )
 
     def push(self, deadline_s: float, tenant: str = "a") -> Sequence:
@@ -75,6 +75,15 @@ def test_a_tenant_that_returns_has_saved_up_nothing() -> None:
     busy.served = 1000
     tenants.raise_level(busy)
     assert tenants.join("new").served == 1000
+
+
+def test_tenants_that_come_once_are_forgotten() -> None:
+    tenants = Tenants()
+    for i in range(5000):
+        tenant = tenants.join(f"t{i}")
+        tenant.served += 100
+        tenants.leave(tenant)
+    assert len(tenants._tenants) <= 1100
 
 
 def test_void_entries_are_dropped_in_time() -> None:
