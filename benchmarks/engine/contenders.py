@@ -18,6 +18,7 @@ CONTEXT_TOKENS = 256
 MOST_SEQUENCES = 16
 ROOM_TOKENS = 512
 """KV room a sequence has when decoding."""
+MOST_PROMPT_TOKENS = 2048
 Settings = dict[str, Any]
 
 
@@ -51,16 +52,19 @@ class Speciate:
         for seq_id in range(MOST_SEQUENCES + 1):
             self.engine.add(SequenceSpec(seq_id, (), SamplingParams(temperature=0)))
         self.blocks_each = ROOM_TOKENS // self.engine.shape.block_tokens
+        self.ready: set[int] = set()
         self.settings: Settings = {"weights": "int8 a channel", "kv": kv, "threads": threads}
 
     def prefill_s(self, num_tokens: int) -> float:
-        blocks = tuple(range(self.engine.shape.num_blocks))
+        blocks = tuple(range(MOST_SEQUENCES * self.blocks_each, self.engine.shape.num_blocks))
         return self._step([(MOST_SEQUENCES, draw(num_tokens, self.vocab_size), 0, blocks)])
 
     def decode_s(self, num_sequences: int, num_steps: int) -> list[float]:
         tables = [range(i * self.blocks_each, (i + 1) * self.blocks_each) for i in range(num_sequences)]
         for i, table in enumerate(tables):
-            self._step([(i, draw(CONTEXT_TOKENS, self.vocab_size, i), 0, tuple(table))])
+            if i not in self.ready:
+                self._step([(i, draw(CONTEXT_TOKENS, self.vocab_size, i), 0, tuple(table))])
+                self.ready.add(i)
         times = []
         for step in range(num_steps):
             rows = [(i, [5 + step], CONTEXT_TOKENS + step, tuple(table)) for i, table in enumerate(tables)]
@@ -139,7 +143,9 @@ class GenAi:
 class LlamaCpp:
     """llama.cpp through its C API, one `llama_decode` a step."""
 
-    def __init__(self, path: Path, threads: int, vocab_size: int, flash: bool = True, ubatch: int = 512) -> None:
+    def __init__(
+        self, path: Path, threads: int, vocab_size: int, flash: bool = True, ubatch: int = 512, is_unified: bool = False
+    ) -> None:
         llama_cpp: Any = importlib.import_module("llama_cpp")  # has no types
         self.api = llama_cpp
         self.vocab_size = vocab_size
@@ -148,19 +154,21 @@ class LlamaCpp:
         model_params = llama_cpp.llama_model_default_params()
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = (MOST_SEQUENCES + 1) * ROOM_TOKENS
+        params.n_ctx = (MOST_SEQUENCES + 1) * (MOST_PROMPT_TOKENS + 256)
         params.n_batch = 4096
         params.n_ubatch = ubatch
         params.n_seq_max = MOST_SEQUENCES + 1
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = int(flash)
-        params.kv_unified = True
+        params.kv_unified = is_unified
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         self.batch = llama_cpp.llama_batch_init(4096, 0, 1)
+        self.ready: set[int] = set()
         self.settings: Settings = {
             "weights": "Q8_0",
             "kv": "f16",
             "flash_attention": flash,
+            "kv_unified": is_unified,
             "n_batch": 4096,
             "n_ubatch": ubatch,
             "threads": threads,
@@ -168,24 +176,29 @@ class LlamaCpp:
         }
 
     def prefill_s(self, num_tokens: int) -> float:
-        self._clear()
-        return self._decode(
-            [(0, at, token) for at, token in enumerate(draw(num_tokens, self.vocab_size))], {num_tokens - 1}
-        )
+        rows = [(MOST_SEQUENCES, at, token) for at, token in enumerate(draw(num_tokens, self.vocab_size))]
+        elapsed = self._decode(rows, {num_tokens - 1})
+        self._forget(MOST_SEQUENCES, 0)
+        return elapsed
 
     def decode_s(self, num_sequences: int, num_steps: int) -> list[float]:
-        self._clear()
         for i in range(num_sequences):
-            rows = [(i, at, token) for at, token in enumerate(draw(CONTEXT_TOKENS, self.vocab_size, i))]
-            self._decode(rows, {CONTEXT_TOKENS - 1})
+            if i not in self.ready:
+                rows = [(i, at, token) for at, token in enumerate(draw(CONTEXT_TOKENS, self.vocab_size, i))]
+                self._decode(rows, {CONTEXT_TOKENS - 1})
+                self.ready.add(i)
         places = set(range(num_sequences))
-        return [
+        times = [
             self._decode([(i, CONTEXT_TOKENS + step, 5 + step) for i in range(num_sequences)], places)
             for step in range(num_steps)
         ]
+        for i in range(num_sequences):
+            self._forget(i, CONTEXT_TOKENS)
+        return times
 
-    def _clear(self) -> None:
-        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), False)
+    def _forget(self, sequence: int, first: int) -> None:
+        """Drop a sequence's KV from position `first` on."""
+        self.api.llama_memory_seq_rm(self.api.llama_get_memory(self.context), sequence, first, -1)
 
     def _decode(self, rows: list[tuple[int, int, int]], sampled: set[int]) -> float:
         start = time.perf_counter()
