@@ -363,7 +363,7 @@ def add_something(random: Random, replica: Replica, segment: Segment) -> None:
         random.choice(STEMS) + tail,
         num_outputs=random.choice([random.randint(1, 4), random.randint(8, 40)]),
         spare=random.randint(0, 6),
-        copies=random.choice([1, 1, 1, 3]),
+        copies=random.choice([1] * 12 + [3, 3, 3, 20]),
         tenant=random.choice("abc"),
         deadline_s=random.choice([None, None, replica.now_s + random.uniform(0.01, 5.0)]),
         may_downgrade=random.random() < 0.5,

@@ -187,6 +187,13 @@ def test_pausing_batch_in_place_keeps_the_gaps_of_chat() -> None:
     assert paused.scheduler.load(18.0).num_evictions == 0
 
 
+def test_overload_is_late_for_few_not_for_all() -> None:
+    random = Random(7)
+    chat = [Arrival(t, CHAT, random.randint(20, 100), 8) for t in poisson(random, 9.0, 40.0)]
+    world = World(TokenSchedulerOptions(prior=GUESS)).run(chat, 40.0)
+    assert 0.6 <= world.attainment(CHAT) <= 0.98
+
+
 def test_a_flood_of_one_tenant_does_not_starve_another() -> None:
     flood = [Arrival(0.0, CHAT, 100, 4, "flood") for _ in range(200)]
     modest = [Arrival(1.0 + i, CHAT, 40, 4, "modest") for i in range(10)]

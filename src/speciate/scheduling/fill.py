@@ -19,7 +19,9 @@ from speciate.scheduling.waiting import Candidates, batch_bucket_s, prompt_bucke
 
 Stage = Callable[[TokenState, Draft], None]
 MAX_SKIPPED = 16
-"""Prompts that may wait for a prefix under way, or be relegated, in one step; bounds the cost of a step."""
+"""Prompts that may wait for a prefix under way, or be relegated, in one step that holds anything: bounds its cost."""
+POSTPONED_TTFTS = 10.0
+"""By how much the goal of a late interactive prompt moves, once."""
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
@@ -89,9 +91,11 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         return
     candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
     bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.realtime_gamma)
-    num_taken = num_seen = 0
-    while draft.has_slots and num_seen < MAX_SKIPPED + num_taken and (seq := candidates.next()) is not None:
-        num_seen += 1
+    num_taken = num_skipped = 0
+    while draft.has_slots and (num_skipped < MAX_SKIPPED or not draft.steps):
+        seq = candidates.next()
+        if seq is None:
+            break
         fit = _take_whole(state, draft, seq, bound_s if num_taken else inf, num_taken == 0)
         if fit is Fit.NO_TIME:
             draft.is_closed = True
@@ -99,6 +103,7 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         if fit is Fit.NO_MEMORY:
             candidates.skip_waiting()
             draft.lacks_memory = True
+        num_skipped += fit is Fit.LATER
         if fit is Fit.TAKEN:
             num_taken += 1
             room_s = (seq.deadline_s - draft.now_s) / draft.realtime_gamma
@@ -112,7 +117,7 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
 
 def _take_whole(state: TokenState, draft: Draft, seq: Sequence, bound_s: float, is_first: bool) -> Fit:
     prefix, start_at = _look_up(state, draft, seq)
-    if _is_hopeless(draft, seq, start_at):
+    if seq.work.may_downgrade and _is_hopeless(draft, seq, start_at):
         relegate(state, draft, seq)
         return Fit.LATER
     num = seq.num_tokens - start_at
@@ -164,7 +169,10 @@ def _take_prompts(
     state: TokenState, draft: Draft, candidates: Candidates, take: Callable[[TokenState, Draft, Sequence], Fit]
 ) -> None:
     num_skipped = 0
-    while draft.has_slots and num_skipped < MAX_SKIPPED and (seq := candidates.next()) is not None:
+    while draft.has_slots and (num_skipped < MAX_SKIPPED or not draft.steps):
+        seq = candidates.next()
+        if seq is None:
+            return
         fit = take(state, draft, seq)
         if fit is Fit.NO_TIME:
             return
@@ -177,7 +185,7 @@ def _take_prompts(
 def _take_interactive(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
     prefix, start_at = _look_up(state, draft, seq)
     if _is_hopeless(draft, seq, start_at):
-        relegate(state, draft, seq)
+        (relegate if seq.work.may_downgrade else postpone)(state, draft, seq)
         return Fit.LATER
     at_least = 0 if draft.num_prompts else state.options.min_chunk_tokens
     if draft.used_s + draft.costs.chunk_s(at_least, start_at) > draft.realtime_limit_s:
@@ -211,11 +219,19 @@ def _take_chunk(state: TokenState, draft: Draft, seq: Sequence, prefix: list[int
 
 
 def _is_hopeless(draft: Draft, seq: Sequence, start_at: int) -> bool:
-    """Whether its first token would be late even if it ran whole in this step, and its caller accepts a slower tier."""
-    if not seq.work.may_downgrade or seq.was_started or seq.was_relegated:
+    """Whether its first token would be late even if it ran whole in this step. Asked once: then it has a new goal."""
+    if seq.was_started or seq.was_relegated:
         return False
     own_s = draft.costs.chunk_s(seq.num_tokens - start_at, start_at)
     return draft.now_s + draft.gamma * (draft.used_s + own_s) > seq.deadline_s
+
+
+def postpone(state: TokenState, draft: Draft, seq: Sequence) -> None:
+    """Late either way: those that can still be in time go first, for a while. It stays in its tier."""
+    state.waiting[seq.tier].remove(seq)
+    seq.was_relegated = True
+    seq.deadline_s += POSTPONED_TTFTS * seq.ttft_s
+    state.waiting[seq.tier].add(seq)
 
 
 def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:

@@ -108,6 +108,25 @@ def test_a_hopeless_prompt_is_relegated_once_if_its_caller_agrees(device) -> Non
     d.finish(agrees, refuses)
 
 
+def test_a_late_prompt_lets_those_in_time_go_first_but_keeps_its_tier(device, chunks) -> None:
+    d = device(max_step_tokens=40)
+    late = d.add("chat", 40, 2, arrival_s=d.now_s - 2.0)
+    in_time = d.add("chat", 40, 2)
+    decision = d.step()
+    assert list(chunks(decision)) == [in_time]
+    assert decision.relegated == ()
+    d.finish(late)
+
+
+@pytest.mark.parametrize("segment", ["voice", "chat"])
+@pytest.mark.parametrize("may_downgrade", [True, False])
+def test_any_number_of_late_prompts_does_not_idle_the_device(device, segment: str, may_downgrade: bool) -> None:
+    d = device()
+    for _ in range(50):
+        d.add(segment, 40, 2, arrival_s=d.now_s - 5.0, may_downgrade=may_downgrade)
+    assert d.plan().plan is not None
+
+
 def test_hopeless_realtime_work_becomes_interactive(device) -> None:
     d = device()
     voice = d.add("voice", 200, 2, may_downgrade=True)
