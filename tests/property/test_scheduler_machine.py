@@ -196,7 +196,7 @@ class Replica:
 
     def drain(self) -> None:
         """When arrivals stop everything finishes, and every block comes back."""
-        for _ in range(3000):
+        for _ in range(50_000):
             if self.decision is not None:
                 self.commit()
             elif self.clients:
