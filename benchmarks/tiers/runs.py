@@ -33,7 +33,8 @@ SPOKEN = uniform((64, 256), (8, 32))
 """Stated, not measured: no public trace has a tier under 100 ms."""
 NOISE = 0.03
 """Deviation of the logarithm of step times, the same draws for all policies only as far as they run equal steps."""
-BACKLOG = 3000
+BACKLOG_PER_S = 10
+"""Batch requests filed at the start, for each second of the run: more than any policy can do."""
 
 SEGMENTS = {
     Tier.REALTIME: Segment("voice", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05, share=0.99), preemptible=False),
@@ -96,13 +97,13 @@ def _three_tiers(job: Job) -> Iterator[SimRequest]:
     return merged(
         generate(Tier.REALTIME, poisson(2.0 * job.load), SPOKEN, duration_s=job.window_s, seed=job.seed),
         _chat(job),
-        backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed),
+        backlog(Tier.BATCH, round(BACKLOG_PER_S * job.window_s), _lengths(), job.seed),
     )
 
 
 def _two_tiers(job: Job) -> Iterator[SimRequest]:
     """The same without real-time work."""
-    return merged(_chat(job), backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed))
+    return merged(_chat(job), backlog(Tier.BATCH, round(BACKLOG_PER_S * job.window_s), _lengths(), job.seed))
 
 
 def _chat(job: Job) -> Iterator[SimRequest]:
@@ -112,7 +113,7 @@ def _chat(job: Job) -> Iterator[SimRequest]:
 
 def _batch_only(job: Job) -> Iterator[SimRequest]:
     """The ceiling of the harvest."""
-    return backlog(Tier.BATCH, BACKLOG, _lengths(), job.seed)
+    return backlog(Tier.BATCH, round(BACKLOG_PER_S * job.window_s), _lengths(), job.seed)
 
 
 MIXES: dict[str, Callable[[Job], Iterator[SimRequest]]] = {

@@ -30,7 +30,7 @@ HOUR_REQUESTS = 19_366
 
 def main() -> None:
     given = _parser().parse_args()
-    num_requests = 500 if given.quick else 5000
+    num_requests = 500 if given.quick else 3000
     rows = [
         _row(load, num_requests, may_fold)
         for load in ((0.5,) if given.quick else (0.1, 0.3, 0.6))
