@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, required=True, help="folder of the trained base model")
     parser.add_argument("--folder", type=Path, required=True, help="where the adapter is written")
-    parser.add_argument("--num-steps", type=int, default=400)
+    parser.add_argument("--num-steps", type=int, default=650)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--quick", action="store_true", help="5 steps, to see that it runs")
