@@ -18,7 +18,7 @@ from speciate.scheduling.state import TokenState, deadline_key, due_key, interac
 from speciate.scheduling.waiting import Candidates, batch_bucket_s, prompt_bucket_s
 
 Stage = Callable[[TokenState, Draft], None]
-MAX_SKIPPED = 16
+MAX_SKIPPED = 8
 """Prompts that may wait for a prefix under way, or be relegated, in one step that holds anything: bounds its cost."""
 POSTPONED_TTFTS = 10.0
 """By how much the goal of a late interactive prompt moves, once."""
@@ -183,6 +183,9 @@ def _take_prompts(
 
 
 def _take_interactive(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
+    if _is_hopeless(draft, seq, seq.num_tokens):  # even if all of it were cached: spares the look-up
+        (relegate if seq.work.may_downgrade else postpone)(state, draft, seq)
+        return Fit.LATER
     prefix, start_at = _look_up(state, draft, seq)
     if _is_hopeless(draft, seq, start_at):
         (relegate if seq.work.may_downgrade else postpone)(state, draft, seq)

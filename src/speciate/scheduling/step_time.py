@@ -189,7 +189,8 @@ class StepTimeModel:
         row = counts * self._scale / predicted_s
         self._information *= FORGETTING
         self._information += row[:, None] * row
-        known = np.diag((NOISE / (PRIOR_SPREAD * self._theta)) ** 2)
-        theta = self._theta + np.linalg.solve(self._information + known, row) * error
+        information = self._information.copy()
+        information.flat[::6] += (NOISE / PRIOR_SPREAD) ** 2 / (self._theta * self._theta)
+        theta = self._theta + np.linalg.solve(information, row) * error
         self._theta = np.maximum(theta, MIN_SHARE)
         self.costs = StepCosts(*(self._theta * self._scale).tolist())
