@@ -28,10 +28,20 @@ def save_plots(cells: list[Cell], path: Path) -> None:
 
 def _draw_attainment(axis: Axes, best: dict[str, list[Cell]], tier: Tier) -> None:
     for row in best.values():
-        points = [(cell.load, 100 * (cell.deadline[tier].mean or 0.0)) for cell in row]
+        loads = [cell.load for cell in row]
+        kept = [100 * (cell.deadline[tier].mean or 0.0) for cell in row]
         widths = [100 * cell.deadline[tier].half_width for cell in row]
-        style = {"linewidth": 2.5, "color": "black"} if row[0].family == "speciate" else {"linewidth": 1.0}
-        axis.errorbar(*zip(*points, strict=True), yerr=widths, marker="o", capsize=2, label=row[0].policy, **style)
+        is_ours = row[0].family == "speciate"
+        axis.errorbar(
+            loads,
+            kept,
+            yerr=widths,
+            marker="o",
+            capsize=2,
+            label=row[0].policy,
+            linewidth=2.5 if is_ours else 1.0,
+            color="black" if is_ours else None,
+        )
     axis.set(title=f"{tier} promises kept (deadline rule)", xlabel="load", ylabel="% of offered", ylim=(0, 102))
     axis.legend(fontsize=7)
     axis.grid(alpha=0.3)
