@@ -3,9 +3,9 @@
     python benchmarks/scheduler/promises.py [--quick] [--json PATH]
 
 A request counts as kept if its first token was in time and at most 1 % of its tokens came after `first + n x TPOT`.
-Step times come from two cost models with noise; the scheduler knows neither. Lengths: real-time 64 to 256 prompt and 8 to 32
-output tokens; interactive and batch log-normal around 1155 and 211 (the means of Azure's 2023 conversation trace), all
-of them times 0.05 on the slow device.
+Step times come from two cost models with noise; the scheduler knows neither. Lengths: real-time 64 to 256 prompt and
+8 to 32 output tokens; interactive and batch log-normal around 1155 and 211 (the means of Azure's 2023 conversation
+trace). On the slow device interactive and batch are 0.05 times as long, real-time prompts 0.1 and outputs half.
 """
 
 import argparse
