@@ -34,15 +34,19 @@ class DemoOptions(Struct, frozen=True):
     token_scale: float = 1 / 8
     """Document tokens per trace token: the pocket model reads up to about 700."""
     realtime_per_s: float = 2.0
-    interactive_per_s: float = 6.0
-    batch_per_s: float = 4.0
+    interactive_per_s: float = 4.0
+    batch_per_s: float = 2.0
     server_flags: tuple[str, ...] = ()
 
     def loads(self) -> tuple[TierLoad, ...]:
-        """Code completion is the real-time work, conversation the interactive; batch takes another part of both."""
+        """Real-time work comes as people talk, with short documents; interactive and batch work as both traces do.
+
+        No public trace of real-time work is known to us: the conversation's arrivals stand in for it.
+        """
         return (
-            TierLoad(Tier.REALTIME, "code", self.realtime_per_s, start_s=600),
-            TierLoad(Tier.INTERACTIVE, "conv", self.interactive_per_s, start_s=600),
+            TierLoad(Tier.REALTIME, "conv", self.realtime_per_s, start_s=1200, max_document_tokens=200),
+            TierLoad(Tier.INTERACTIVE, "conv", self.interactive_per_s / 2, start_s=600),
+            TierLoad(Tier.INTERACTIVE, "code", self.interactive_per_s / 2, start_s=600),
             TierLoad(Tier.BATCH, "conv", self.batch_per_s / 2, start_s=1800),
             TierLoad(Tier.BATCH, "code", self.batch_per_s / 2, start_s=1800),
         )

@@ -10,6 +10,9 @@ from speciate.bench.arrivals import CODE, CONVERSATION, Arrival, draw_like, pace
 from speciate.core.segment import Tier
 from speciate.models.pocket.tasks import Task, extraction_request
 
+MIN_DOCUMENT_TOKENS = 60
+MAX_DOCUMENT_TOKENS = 640
+MAX_ANSWER_TOKENS = 200
 DOCUMENT_KINDS = ("invoice", "ticket", "sensor_log")
 
 
@@ -22,6 +25,7 @@ class TierLoad(Struct, frozen=True):
     rate_per_s: float
     start_s: float
     """Where in the trace its window begins."""
+    max_document_tokens: int = MAX_DOCUMENT_TOKENS
 
 
 class Job(Struct, frozen=True):
@@ -51,12 +55,12 @@ def make_workload(
     is_real = trace_folder is not None and all(
         (trace_folder / f"azure_llm_2023_{t}.csv").exists() for t in ("conv", "code")
     )
-    timed: list[tuple[Tier, Arrival]] = []
+    timed: list[tuple[TierLoad, Arrival]] = []
     for number, load in enumerate(loads):
         arrivals = _arrivals(load, trace_folder if is_real else None, duration_s, seed + number)
-        timed += [(load.tier, arrival) for arrival in arrivals]
+        timed += [(load, arrival) for arrival in arrivals]
     timed.sort(key=lambda pair: pair[1].at_s)
-    jobs = tuple(_job(index, tier, arrival, rng, token_scale) for index, (tier, arrival) in enumerate(timed))
+    jobs = tuple(_job(index, load, arrival, rng, token_scale) for index, (load, arrival) in enumerate(timed))
     source = "Azure LLM inference trace 2023 (conv, code)" if is_real else "generated like the Azure 2023 traces"
     return Workload(jobs, source, duration_s)
 
@@ -71,12 +75,7 @@ def _arrivals(load: TierLoad, folder: Path | None, duration_s: float, seed: int)
     )
 
 
-def _job(index: int, tier: Tier, arrival: Arrival, rng: random.Random, token_scale: float) -> Job:
-    length = min(MAX_DOCUMENT_TOKENS, max(MIN_DOCUMENT_TOKENS, round(arrival.prompt_tokens * token_scale)))
+def _job(index: int, load: TierLoad, arrival: Arrival, rng: random.Random, token_scale: float) -> Job:
+    length = min(load.max_document_tokens, max(MIN_DOCUMENT_TOKENS, round(arrival.prompt_tokens * token_scale)))
     kind = DOCUMENT_KINDS[index % len(DOCUMENT_KINDS)]
-    return Job(index, tier, arrival.at_s, extraction_request(kind, rng, length), MAX_ANSWER_TOKENS, None)
-
-
-MIN_DOCUMENT_TOKENS = 60
-MAX_DOCUMENT_TOKENS = 640
-MAX_ANSWER_TOKENS = 200
+    return Job(index, load.tier, arrival.at_s, extraction_request(kind, rng, length), MAX_ANSWER_TOKENS, None)

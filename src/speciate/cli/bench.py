@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", help="a server that runs (http://host:port); without it one is started and stopped")
     parser.add_argument("--model", default="pocket", help="model name to ask for (default pocket)")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals (default 60)")
-    parser.add_argument("--rates", type=float, nargs=3, default=(2.0, 6.0, 4.0), metavar=("RT", "INTER", "BATCH"),
-                        help="requests a second by tier (default 2 6 4)")  # fmt: skip
+    parser.add_argument("--rates", type=float, nargs=3, default=(2.0, 4.0, 2.0), metavar=("RT", "INTER", "BATCH"),
+                        help="requests a second by tier (default 2 4 2)")  # fmt: skip
     parser.add_argument("--traces", type=Path, help="folder with azure_llm_2023_{conv,code}.csv")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the report (default out/demo)")
     parser.add_argument("--seed", type=int, default=7)
