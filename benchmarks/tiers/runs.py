@@ -43,7 +43,7 @@ SEGMENTS = {
 }
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "speciate": ("speciate",),
+    "speciate": ("speciate", "speciate-reserved"),
     "fcfs": ("fcfs-256", "fcfs-512", "fcfs-2048"),
     "vllm-priority": ("vllm-priority-256", "vllm-priority-512", "vllm-priority-2048"),
     "sglang": ("sglang-512", "sglang-2048", "sglang-mixed-256", "sglang-mixed-512"),

@@ -15,7 +15,7 @@ from speciate.scheduling.baselines.fcfs import fcfs
 from speciate.scheduling.baselines.qoserve import QoServeOptions, qoserve
 from speciate.scheduling.baselines.sglang import SglangOptions, sglang, sglang_mixed
 from speciate.scheduling.baselines.vllm_priority import vllm_priority
-from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
+from speciate.scheduling.options import Reservation, StepTimePrior, TokenSchedulerOptions
 from speciate.scheduling.token import TokenScheduler
 from speciate.sim.simulation import Seat
 
@@ -129,6 +129,7 @@ def _aimd(tokens: int, max_window: float) -> Build:
 
 POLICIES: dict[str, Build] = {
     "speciate": ours(),
+    "speciate-reserved": ours(min_margin=1.15, reservation=Reservation(ttft_s=0.1, prompt_tokens=256)),
     "speciate-without-guard": ours(arm_s=0.0),
     "speciate-without-pausing": ours(pause_batch=False),
     "speciate-fixed-margin": ours(min_margin=1.1, max_margin=1.1),
