@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engine.contenders import CONTENDERS, CONTEXT_TOKENS
-from benchmarks.engine.runner import Question, guests, interleave
+from benchmarks.engine.runner import Answer, Question, guests, interleave
 from benchmarks.engine.weights import FULL, QUICK, prepare
 from speciate.bench.machine import describe_machine
 
 OURS = "speciate"
-Figures = dict[str, dict[str, list[list[float]]]]
+Answers = dict[str, dict[str, list[Answer]]]
 
 
 def main() -> None:
@@ -34,14 +34,16 @@ def main() -> None:
     paths = prepare(size, given.cache, formats)
     questions = _questions(given.quick)
     with guests(names, paths, given.threads, size.vocab_size) as found:
-        figures = interleave(found, questions, 2 if given.quick else given.rounds, lambda name: print(name, flush=True))
+        rounds = 2 if given.quick else given.rounds
+        figures, num_discarded = interleave(found, questions, rounds, lambda name: print(name, flush=True))
         settings = {guest.name: guest.settings for guest in found}
     document = {
         "machine": describe_machine(),
         "peers": {name: _version(name) for name in ("openvino-genai", "llama-cpp-python", "gguf")},
         "model": {"name": size.name, "parameters": size.num_parameters, "context_before_decode": CONTEXT_TOKENS},
         "threads": given.threads,
-        "load_average_at_end": os.getloadavg(),
+        "disturbed_answers_thrown_away": num_discarded,
+        "most_foreign_cores_during_an_answer": round(_most_foreign(figures), 3),
         "settings": settings,
         "tokens_per_second": _summaries(figures),
         "ratios": _ratios(figures),
@@ -61,9 +63,12 @@ def _questions(quick: bool) -> list[Question]:
     ]
 
 
-def _summaries(figures: Figures) -> dict[str, dict[str, dict[str, float]]]:
+def _summaries(figures: Answers) -> dict[str, dict[str, dict[str, float]]]:
     return {
-        question: {name: _summary([value for turn in turns for value in turn]) for name, turns in by_name.items()}
+        question: {
+            name: _summary([speed for answer in answers for speed in answer.speeds])
+            for name, answers in by_name.items()
+        }
         for question, by_name in figures.items()
     }
 
@@ -78,18 +83,23 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _ratios(figures: Figures) -> dict[str, dict[str, dict[str, float]]]:
+def _ratios(figures: Answers) -> dict[str, dict[str, dict[str, float]]]:
     """Each of ours over each peer, round by round: the median of the rounds' ratios, and their range."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for question, by_name in figures.items():
         for our_name in (name for name in by_name if name.startswith(OURS)):
             for peer in (name for name in by_name if not name.startswith(OURS)):
                 pairs = zip(by_name[our_name], by_name[peer], strict=True)
-                ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in pairs]
+                ratios = [statistics.median(ours.speeds) / statistics.median(theirs.speeds) for ours, theirs in pairs]
                 cell = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
                 place = found.setdefault(question, {})
                 place[f"{our_name} / {peer}"] = {key: round(value, 3) for key, value in cell.items()}
     return found
+
+
+def _most_foreign(figures: Answers) -> float:
+    kept = (answer for by_name in figures.values() for answers in by_name.values() for answer in answers)
+    return max(answer.foreign for answer in kept)
 
 
 def _print(document: dict[str, Any]) -> None:

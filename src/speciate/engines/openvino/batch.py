@@ -1,9 +1,9 @@
 """Lays a StepPlan out as the flat arrays that paged attention reads. numpy only; decides nothing.
 
-sequences    A: 3 tokens at 5      B: 1 token at 9        pad
-input_ids    a5 a6 a7              b9                     0
-begins       0                     3              4       5
-past_lens    5                     9                      0
+sequences    A: 3 tokens at 5      B: 1 token at 9
+input_ids    a5 a6 a7              b9
+begins       0                     3              4
+past_lens    5                     9
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,6 @@ from msgspec import Struct
 from speciate.core.engine import SequenceStep
 from speciate.core.errors import InvariantError
 from speciate.engines.openvino.checkpoint import Array
-
-LEAST_TOKENS = 2
-"""A matmul over one row runs through a slower kernel than over two: docs/decisions/0010."""
 
 
 class StepArrays(Struct, frozen=True):
@@ -29,7 +26,6 @@ class StepArrays(Struct, frozen=True):
 def lay_out(
     sequences: Sequence[SequenceStep],
     block_tokens: int,
-    scratch_block: int,
     adapter_of: Mapping[int, int] | None = None,
 ) -> StepArrays:
     """`adapter_of` maps sequences to adapter numbers, 0 for none; None for a model without adapters. Raises
@@ -53,13 +49,6 @@ def lay_out(
         block_begins.append(len(blocks))
         if sequence.samples:
             sampled_rows.append(len(tokens) - 1)
-    for _ in range(LEAST_TOKENS - len(tokens)):
-        tokens.append(0)
-        positions.append(np.zeros(1, np.int64))
-        past.append(0)
-        blocks.append(scratch_block)
-        begins.append(len(tokens))
-        block_begins.append(len(blocks))
     inputs = {
         "input_ids": np.array(tokens, np.int64),
         "position_ids": np.concatenate(positions),

@@ -1,7 +1,6 @@
 """The KV memory of a compiled model: one tensor a layer for keys and one for values, cut into blocks.
 
-Who owns which block is the scheduler's business. One block more than it knows of is the engine's own: scratch for rows
-that only pad a step (docs/decisions/0010).
+Who owns which block is the scheduler's business.
 """
 
 import math
@@ -32,11 +31,10 @@ class CachePort(Struct, frozen=True):
 class KvBlocks:
     """Allocated blocks; memory is touched, and so taken, as blocks are first written."""
 
-    def __init__(self, ports: tuple[CachePort, ...], num_all: int) -> None:
-        self.num_blocks = num_all - 1
-        self.scratch_block = num_all - 1
+    def __init__(self, ports: tuple[CachePort, ...], num_blocks: int) -> None:
+        self.num_blocks = num_blocks
         self.block_bytes = sum(port.block_bytes for port in ports)
-        self.tensors = {port.name: Tensor(port.element, [num_all, *port.block_shape]) for port in ports}
+        self.tensors = {port.name: Tensor(port.element, [num_blocks, *port.block_shape]) for port in ports}
 
     @property
     def allocated_bytes(self) -> int:
@@ -48,16 +46,16 @@ class KvBlocks:
 
 
 def allocate_blocks(compiled: CompiledModel, kv_bytes: int) -> KvBlocks:
-    """As many blocks as fit the budget, scratch included. Raises LoadFailed below two usable blocks."""
+    """As many blocks as fit the budget. Raises LoadFailed below two."""
     ports = tuple(_cache_ports(compiled))
     block_bytes = sum(port.block_bytes for port in ports)
-    num_all = kv_bytes // block_bytes
-    if num_all < 3:
+    num_blocks = kv_bytes // block_bytes
+    if num_blocks < 2:
         raise LoadFailed(
-            f"kv_bytes {kv_bytes} holds {num_all} blocks of {block_bytes} bytes ({BLOCK_TOKENS} tokens); one is the "
-            f"engine's own and at least two are needed: give at least {3 * block_bytes}"
+            f"kv_bytes {kv_bytes} holds {num_blocks} blocks of {block_bytes} bytes ({BLOCK_TOKENS} tokens); at least "
+            f"two are needed: give at least {2 * block_bytes}"
         )
-    return KvBlocks(ports, num_all)
+    return KvBlocks(ports, num_blocks)
 
 
 def _cache_ports(compiled: CompiledModel) -> Iterator[CachePort]:

@@ -63,7 +63,7 @@ class OpenVinoEngine:
 
     @property
     def allocated_kv_bytes(self) -> int:
-        """What the blocks take in all, the scratch block included."""
+        """What the blocks take in all."""
         return self._blocks.allocated_bytes
 
     def add(self, sequence: SequenceSpec) -> None:
@@ -80,7 +80,7 @@ class OpenVinoEngine:
         if not plan.sequences:
             return StepResult(())
         adapter_of = self._adapter_of if self._adapter_numbers else None
-        arrays = lay_out(plan.sequences, BLOCK_TOKENS, self._blocks.scratch_block, adapter_of)
+        arrays = lay_out(plan.sequences, BLOCK_TOKENS, adapter_of)
         logits = self._infer(plan, arrays)
         if not arrays.sampled:
             return StepResult(())

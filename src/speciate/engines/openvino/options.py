@@ -26,7 +26,7 @@ class OpenVinoOptions(Struct, frozen=True):
     embedding and the output head in int8."""
     kv: KvType = "u8"
     kv_bytes: int = 1 << 30
-    """All the memory that KV blocks may take, the engine's own scratch block included."""
+    """All the memory that KV blocks may take."""
     precision: Precision = "auto"
     """What activations are computed in. `f32` also turns off the quantisation of activations."""
     threads: int | None = None
