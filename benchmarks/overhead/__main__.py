@@ -100,7 +100,7 @@ async def main() -> None:
         for _ in range(rounds):
             for subject in tested:
                 with running(subject, folder) as (url, pid):
-                    await wait_until_up(url)
+                    await wait_until_up(url, subject.body)
                     await one_round(url, pid, subject.body, 1)
                     results.setdefault(subject.name, []).append(await one_round(url, pid, subject.body, scale))
     document = _document(results, tested)

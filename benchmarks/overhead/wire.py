@@ -43,25 +43,34 @@ async def measure(url: str, pid: int, body: dict[str, Any], load: Load) -> Cost:
     async def worker(session: aiohttp.ClientSession) -> None:
         nonlocal frames
         for _ in left:
-            async with session.post(url, json=payload) as response:
-                if response.status != 200:
-                    raise RuntimeError(f"{url} answered {response.status}: {(await response.text())[:300]}")
-                async for block in response.content.iter_any():
-                    frames += block.count(b"data: ")
+            frames += await send(session, url, payload)
 
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)  # llama-server ends kept connections at will
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=300)) as session:
         cpu_before, started = cpu_s(process), time.perf_counter()
         await asyncio.gather(*(worker(session) for _ in range(load.concurrency)))
         return Cost(cpu_s(process) - cpu_before, time.perf_counter() - started, load.num_requests, frames)
 
 
-async def wait_until_up(url: str, within_s: float = 60.0) -> None:
-    """Poll until the server answers at all. Raises TimeoutError."""
+async def send(session: aiohttp.ClientSession, url: str, payload: dict[str, Any]) -> int:
+    """Data frames of one answer, read to its end."""
+    frames = 0
+    async with session.post(url, json=payload) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{url} answered {response.status}: {(await response.text())[:300]}")
+        async for block in response.content.iter_any():
+            frames += block.count(b"data: ")
+    return frames
+
+
+async def wait_until_up(url: str, body: dict[str, Any], within_s: float = 60.0) -> None:
+    """Poll until the server answers a request with 200. Raises TimeoutError."""
     async with asyncio.timeout(within_s), aiohttp.ClientSession() as session:
         while True:
             try:
-                async with session.get(url):
-                    return
+                async with session.post(url, json={**body, "max_tokens": 1}) as response:
+                    if response.status == 200:
+                        return
             except aiohttp.ClientError:
-                await asyncio.sleep(0.1)
+                pass
+            await asyncio.sleep(0.1)

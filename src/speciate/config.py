@@ -90,7 +90,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     server: ServerSettings = ServerSettings()
     models: tuple[ModelSettings, ...] = (
-        ModelSettings(name="pocket", kind="both", pooling="mean", adapters=(AdapterSettings("pocket-delivery", "pocket-delivery"),)),
+        ModelSettings(
+            name="pocket",
+            kind="both",
+            pooling="mean",
+            adapters=(AdapterSettings("pocket-delivery", "pocket-delivery"),),
+        ),
     )
     segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()

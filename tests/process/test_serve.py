@@ -61,7 +61,8 @@ async def test_a_model_that_cannot_be_loaded_is_told_by_file(tmp_path: Path) -> 
 async def test_too_little_kv_memory_says_how_much_is_needed() -> None:
     status, output = await _serve("--port", "0", "--kv-mib", "0.001")
     assert status == 1
-    assert "KV" in output
+    assert "kv_bytes 1049 holds 0 blocks" in output
+    assert "give at least" in output
     assert "Traceback" not in output
 
 
@@ -94,7 +95,7 @@ async def test_ctrl_c_ends_it_quietly() -> None:
     )
     assert process.stderr is not None
     async with asyncio.timeout(60):
-        while b"serves" not in await process.stderr.readline():
+        while b"startup complete" not in await process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
         rest = await process.stderr.read()

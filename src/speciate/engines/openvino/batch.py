@@ -6,7 +6,8 @@ begins       0                     3              4
 past_lens    5                     9
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
 
 import numpy as np
 from msgspec import Struct
@@ -24,50 +25,43 @@ class StepArrays(Struct, frozen=True):
 
 
 def lay_out(
-    sequences: Sequence[SequenceStep],
-    block_tokens: int,
-    adapter_of: Mapping[int, int] | None = None,
+    sequences: Sequence[SequenceStep], block_tokens: int, adapter_of: Mapping[int, int] | None = None
 ) -> StepArrays:
     """`adapter_of` maps sequences to adapter numbers, 0 for none; None for a model without adapters. Raises
     InvariantError when a block table is too short for its tokens."""
-    tokens: list[int] = []
-    begins, block_begins, blocks, past, positions = [0], [0], list[int](), list[int](), list[Array]()
-    sampled_rows: list[int] = []
-    for sequence in sequences:
-        length = sequence.start + len(sequence.tokens)
-        num_blocks = -(-length // block_tokens)
-        if num_blocks > len(sequence.block_ids):
-            raise InvariantError(
-                f"sequence {sequence.seq_id} reaches token {length} with {len(sequence.block_ids)} blocks of "
-                f"{block_tokens}"
-            )
-        tokens.extend(sequence.tokens)
-        positions.append(np.arange(sequence.start, length, dtype=np.int64))
-        past.append(sequence.start)
-        blocks.extend(sequence.block_ids[:num_blocks])
-        begins.append(len(tokens))
-        block_begins.append(len(blocks))
-        if sequence.samples:
-            sampled_rows.append(len(tokens) - 1)
+    tables = [_table(sequence, block_tokens) for sequence in sequences]
+    begins = _begins(sequence.tokens for sequence in sequences)
     inputs = {
-        "input_ids": np.array(tokens, np.int64),
-        "position_ids": np.concatenate(positions),
-        "past_lens": np.array(past, np.int32),
+        "input_ids": np.fromiter(chain.from_iterable(s.tokens for s in sequences), np.int64),
+        "position_ids": np.concatenate(
+            [np.arange(s.start, s.start + len(s.tokens), dtype=np.int64) for s in sequences]
+        ),
+        "past_lens": np.array([s.start for s in sequences], np.int32),
         "subsequence_begins": np.array(begins, np.int32),
-        "block_indices": np.array(blocks, np.int32),
-        "block_indices_begins": np.array(block_begins, np.int32),
+        "block_indices": np.fromiter(chain.from_iterable(tables), np.int32),
+        "block_indices_begins": np.array(_begins(tables), np.int32),
         "max_context_len": np.array(max(s.start + len(s.tokens) for s in sequences), np.int32),
-        "sampled_rows": np.array(sampled_rows, np.int32),
+        "sampled_rows": np.array(
+            [end - 1 for s, end in zip(sequences, begins[1:], strict=True) if s.samples], np.int32
+        ),
     }
     if adapter_of is not None:
-        inputs["adapter_ids"] = _adapter_ids(sequences, len(tokens), adapter_of)
+        numbers = [adapter_of.get(s.seq_id, 0) for s in sequences]
+        inputs["adapter_ids"] = np.repeat(np.array(numbers, np.int32), [len(s.tokens) for s in sequences])
     return StepArrays(inputs, tuple(s.seq_id for s in sequences if s.samples))
 
 
-def _adapter_ids(sequences: Sequence[SequenceStep], num_tokens: int, adapter_of: Mapping[int, int]) -> Array:
-    ids = np.zeros(num_tokens, np.int32)
-    first = 0
-    for sequence in sequences:
-        ids[first : first + len(sequence.tokens)] = adapter_of.get(sequence.seq_id, 0)
-        first += len(sequence.tokens)
-    return ids
+def _table(sequence: SequenceStep, block_tokens: int) -> tuple[int, ...]:
+    """The blocks that the sequence's tokens reach after this step."""
+    length = sequence.start + len(sequence.tokens)
+    num_blocks = -(-length // block_tokens)
+    if num_blocks > len(sequence.block_ids):
+        raise InvariantError(
+            f"sequence {sequence.seq_id} reaches token {length} with {len(sequence.block_ids)} blocks of {block_tokens}"
+        )
+    return sequence.block_ids[:num_blocks]
+
+
+def _begins(rows: Iterable[Sequence[int]]) -> list[int]:
+    """Where each row starts when all are laid end to end, and where the last one ends."""
+    return list(accumulate((len(row) for row in rows), initial=0))
