@@ -30,7 +30,7 @@ class Cost(Struct, frozen=True):
 def cpu_s(process: psutil.Process) -> float:
     """User and system time of a process and its children so far."""
     times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
+    return float(sum(t.user + t.system for t in times))
 
 
 async def measure(url: str, pid: int, body: dict[str, Any], load: Load) -> Cost:

@@ -102,7 +102,7 @@ async def _send(client: AsyncOpenAI, kind: str, rng: random.Random) -> None:
     elif kind in ("stream", "leave"):
         await _stream(client, common, leaves_after=rng.randrange(1, 20) if kind == "leave" else None)
     elif kind == "schema":
-        await client.chat.completions.create(**common, response_format=_format(task))
+        await client.chat.completions.create(**{**common, "response_format": _format(task)})
     else:
         await client.chat.completions.create(**common, n=3 if kind == "choices" else 1, temperature=0.7)
 

@@ -1,5 +1,7 @@
-"""The command line: `speciate serve | bench | simulate | models | config`. Each command is a module, imported when it is used, so
-that `speciate serve` needs no benchmark client and `--help` is instant.
+"""The command line: `speciate serve | bench | simulate | models | config`.
+
+Each command is a module, imported when it is used, so that `speciate serve` needs no benchmark client and `--help` is
+instant.
 """
 
 import argparse

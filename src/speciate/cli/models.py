@@ -17,7 +17,7 @@ from speciate.models.text_model import load_text_model
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints a table. Raises LoadFailed for a folder that cannot be read, ConfigError for a server that is not there."""
+    """Prints a table. Raises LoadFailed for a folder that cannot be read, ConfigError where no server answers."""
     parser = argparse.ArgumentParser(prog="speciate models", description="Show model folders, or a server's models.")
     parser.add_argument("folders", nargs="*", help="model or adapter folders (default: those in the package)")
     parser.add_argument("--url", help="a server that runs, as http://127.0.0.1:8000")
