@@ -73,7 +73,6 @@ def _scatter(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, Tier
     axes.set_xlabel("arrival, s")
     axes.set_ylabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=2, handletextpad=0.1)
 
 
 def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, TierReport]) -> None:
@@ -91,6 +90,7 @@ def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str,
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, loc="lower right")
     axes.set_xlabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
