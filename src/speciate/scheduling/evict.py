@@ -40,7 +40,7 @@ def start(state: TokenState, draft: Draft, seq: Sequence, prefix: list[int]) -> 
 
 def grow(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     """Make sure that its next token has a place."""
-    if seq.computed < len(seq.table) * draft.block_tokens:
+    if seq.computed < seq.room_tokens:
         return True
     if not make_room(state, draft, 1, seq.rank) and not _take_from_younger(state, draft, seq):
         return False
