@@ -16,13 +16,15 @@ from speciate.scheduling.evict import evict, grow, start, youngest_evictable
 from speciate.scheduling.pace import URGENT
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.state import TokenState, deadline_key, due_key, interactive_keys
-from speciate.scheduling.waiting import Candidates, batch_bucket_s, prompt_bucket_s
+from speciate.scheduling.waiting import Candidates, batch_bucket_s, batch_horizon_s, prompt_bucket_s
 
 Stage = Callable[[TokenState, Draft], None]
 MAX_SKIPPED = 8
 """Prompts that may wait for a prefix under way, or be relegated, in one step that holds anything: bounds its cost."""
 POSTPONED_TTFTS = 10.0
 """By how much the goal of a late interactive prompt moves, once."""
+PATIENT_S = 1.0
+"""For so long at most nobody asks again whether a batch sequence with time to spare is urgent."""
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
@@ -305,8 +307,14 @@ def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
 
 
 def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
+    """Asked of every batch decode of a full step: of one with time to spare not again before half of it has passed."""
+    if draft.now_s < seq.patient_until_s:
+        return False
     num_outputs = state.lengths[Tier.BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
-    return state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s) > URGENT
+    urgency = state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s)
+    spare_s = (URGENT - urgency) * batch_horizon_s(seq)
+    seq.patient_until_s = draft.now_s + min(PATIENT_S, spare_s / 2)
+    return urgency > URGENT
 
 
 def _extend_for_urgent(state: TokenState, draft: Draft) -> None:

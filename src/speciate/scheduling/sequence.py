@@ -75,6 +75,8 @@ class Sequence:
     """When its first token came."""
     resumed_s: float = -inf
     """When it last came back from eviction."""
+    patient_until_s: float = -inf
+    """Before this nobody need ask whether it is urgent batch work."""
     was_started: bool = False
     was_relegated: bool = False
     num_evictions: int = 0
