@@ -123,8 +123,8 @@ def _has_room(state: TokenState, draft: Draft, seq: Sequence, num_blocks: int) -
     if state.residents.count == 0:
         return available >= num_blocks
     if seq.tier is Tier.INTERACTIVE:
-        growth = GROWTH_SHARE * (memory.pinned_growth + memory.growth[Tier.INTERACTIVE])
-        return available + memory.held[Tier.BATCH] >= num_blocks + growth
+        wanted = GROWTH_SHARE * (memory.pinned_growth + memory.growth[Tier.INTERACTIVE])
+        return available + memory.held[Tier.BATCH] >= num_blocks + wanted
     growth = max(0, seq.reserve_blocks - memory.num_blocks_for(seq.num_tokens))
     growth += memory.pinned_growth + sum(memory.growth.values())
     reserve = state.options.kv_reserve * state.shape.num_blocks if state.is_fast_armed(draft.now_s) else 0
