@@ -7,7 +7,7 @@ from speciate.core.engine import SequenceStep
 from speciate.core.scheduler import Started
 from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepCosts, StepFeatures
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
 
 @dataclass(slots=True)

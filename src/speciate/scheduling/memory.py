@@ -1,6 +1,6 @@
 """Which sequence holds which blocks, and what those that run will still need. Decides nothing about time."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from sys import maxsize
 
 from speciate.core.engine import TokenEngineShape
@@ -72,15 +72,16 @@ class KvMemory:
             self.query_tokens += seq.num_tokens
             self.hit_tokens += seq.computed
 
-    def grow(self, seq: Sequence) -> None:
-        """One more block; at least one is available."""
-        table = seq.table
-        if len(table) < seq.reserve_blocks:
-            self._count_growth(seq, -1)
-        if not seq.is_pinned:
-            self.held[seq.tier] += 1
-        seq.table = (*table, *self.pool.allocate(1))
-        seq.room_tokens += self.block_tokens
+    def grow(self, sequences: Collection[Sequence]) -> None:
+        """One more block for each, in this order; so many are available."""
+        for seq, block in zip(sequences, self.pool.allocate(len(sequences)), strict=True):
+            table = seq.table
+            if len(table) < seq.reserve_blocks:
+                self._count_growth(seq, -1)
+            if not seq.is_pinned:
+                self.held[seq.tier] += 1
+            seq.table = (*table, block)
+            seq.room_tokens += self.block_tokens
 
     def detach(self, seq: Sequence) -> None:
         """Give all its blocks back; published ones stay findable until they are needed."""

@@ -12,7 +12,7 @@ from speciate.core.segment import Tier
 from speciate.scheduling.baselines.staged import StagedScheduler
 from speciate.scheduling.draft import Draft
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepFeatures
+from speciate.scheduling.step_costs import StepFeatures
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 from speciate.scheduling.token import TokenScheduler, in_ticks_s
 
@@ -78,8 +78,7 @@ class Folding:
             if seq.computed >= seq.room_tokens
             for room_tokens in range(seq.room_tokens, seq.computed + 1, width)
         ]
-        for _, _, seq in sorted(wants, key=lambda want: want[:2]):
-            memory.grow(seq)
+        memory.grow([seq for _, _, seq in sorted(wants, key=lambda want: want[:2])])
 
 
 def folding_of(scheduler: StepScheduler) -> Folding | None:

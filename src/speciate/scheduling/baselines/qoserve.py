@@ -30,7 +30,7 @@ from speciate.scheduling.draft import Draft
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.state import TokenState
-from speciate.scheduling.step_time import StepFeatures
+from speciate.scheduling.step_costs import StepFeatures
 
 GRID = (128, *range(256, 2049, 256), 2552)
 LOW_MEMORY_GRID = (128, 256, 384, 512)
