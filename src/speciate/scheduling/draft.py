@@ -9,6 +9,9 @@ from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
 from speciate.scheduling.step_time import StepCosts, StepFeatures
 
+CUT_SHARE = 0.8
+"""A step that fills this much of its limit counts as cut to it."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -98,6 +101,10 @@ class Draft:
     def is_computing(self, seq: Sequence, num_cached: int) -> bool:
         """Whether the first block that it lacks is being computed in this step: better to share it in the next."""
         return num_cached < len(seq.keys) and seq.keys[num_cached] in self.computing
+
+    def is_cut(self, num_live: int) -> bool:
+        """Whether the budget, rather than a lack of work, ended this step."""
+        return self.used_s >= CUT_SHARE * self.limit_s and (self.num_prefill > 0 or len(self.taken) < num_live)
 
     def is_taken(self, seq: Sequence) -> bool:
         return seq.step_id == self.step_id

@@ -6,14 +6,13 @@ D decodes that read C tokens of context; X prompt tokens; XC = sum of x * (mean 
 Recursive least squares with forgetting over *relative* errors, so that short steps count as much as long ones.
 """
 
-from bisect import bisect_left, insort
-from collections import deque
-from math import ceil, inf, sqrt
+from math import inf, sqrt
 from sys import maxsize
 
 import numpy as np
 from msgspec import Struct
 
+from speciate.scheduling.margin import Margin
 from speciate.scheduling.options import StepTimePrior
 
 FORGETTING = 0.995
@@ -37,13 +36,6 @@ NUM_SCALING = 3
 NUM_CAUTIOUS = 10
 """Steps before `costs` are trusted fully."""
 FOREVER_S = 1e6
-WINDOW = 500
-COVERAGE = 0.95
-REALTIME_COVERAGE = 0.99
-"""A real-time answer of 20 tokens is late if one step is: with 0.95, 15 % noise cost it 5 points of attainment, with
-0.99 none, at 5 % of the batch rate (step simulation of 8 ms + 1.5 ms a token, two seeds)."""
-MIN_OBSERVATIONS = 20
-COLD_MARGIN = 1.25
 
 
 class StepFeatures(Struct, frozen=True):
@@ -87,51 +79,6 @@ class StepCosts(Struct, frozen=True):
         return int(2 * room_s / (linear + root) * (1 + 1e-12))
 
 
-class Margin:
-    """Conformal quantile of observed over predicted, over a sliding window."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-        self._ratios: deque[float] = deque()
-        self._sorted: list[float] = []
-        self._errors: deque[float] = deque(maxlen=WINDOW)
-        self._error_sum = 0.0
-
-    def observe(self, observed_s: float, predicted_s: float) -> None:
-        ratio = observed_s / predicted_s
-        self._ratios.append(ratio)
-        insort(self._sorted, ratio)
-        if len(self._ratios) > WINDOW:
-            del self._sorted[bisect_left(self._sorted, self._ratios.popleft())]
-        self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
-
-    def _observe_error(self, error: float) -> None:
-        if len(self._errors) == WINDOW:
-            self._error_sum -= self._errors[0]
-        self._errors.append(error)
-        self._error_sum += error
-
-    @property
-    def gamma(self) -> float:
-        return self._quantile(COVERAGE)
-
-    @property
-    def realtime_gamma(self) -> float:
-        return self._quantile(REALTIME_COVERAGE)
-
-    def _quantile(self, coverage: float) -> float:
-        num = len(self._sorted)
-        if num < MIN_OBSERVATIONS:
-            return max(COLD_MARGIN, self._low)
-        quantile = self._sorted[min(num, ceil((num + 1) * coverage)) - 1]
-        return min(max(quantile, self._low), self._high)
-
-    @property
-    def prediction_error(self) -> float:
-        """Mean absolute error of the window, relative to what was observed."""
-        return self._error_sum / len(self._errors) if self._errors else 0.0
-
-
 class StepTimeModel:
     """`costs` now, `observe` after each step.
 
@@ -157,12 +104,12 @@ class StepTimeModel:
         """0..1: how far to trust `costs`; below 1 for the first few steps."""
         return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
-    def observe(self, step: StepFeatures, observed_s: float) -> None:
-        """Learn from one step. Costs about 20 microseconds."""
+    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False) -> None:
+        """Learn from one step; `is_cut` if the budget bounded it. Costs about 20 microseconds."""
         if observed_s <= 0:
             return
         predicted_s = self.costs.predict_s(step)
-        self.margin.observe(observed_s, predicted_s)
+        self.margin.observe(observed_s, predicted_s, is_cut)
         self._num_observed += 1
         if self._num_observed <= NUM_SCALING:
             self._rescale(observed_s / predicted_s)
@@ -183,6 +130,7 @@ class StepTimeModel:
         if abs(self._drift) > DRIFT_LIMIT:
             self._information[:] = 0.0
             self._spread, self._drift = DRIFT_SPREAD, 0.0
+            self.margin.forget()
 
     def _update(self, step: StepFeatures, predicted_s: float, error: float) -> None:
         counts = np.array((1.0, step.decodes, step.context, step.prefill, step.prefill_context))
