@@ -67,7 +67,7 @@ def _decodes(draft: Draft, decodes: Collection[Sequence]) -> tuple[float, float]
 
 
 def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
-    guard, gamma = state.guards[Tier.REALTIME], draft.realtime_gamma
+    guard, gamma = state.guards[Tier.REALTIME], draft.gamma
     if not guard.is_armed(draft.now_s):
         return inf
     own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
