@@ -1,11 +1,10 @@
 """The shelf: files on disk that are whole or not there. Knows no table and no tenant.
 
-    tmp/ID.part  --fsync-->  rename  -->  files/ID  --fsync of the folder
+tmp/ID.part  --fsync-->  rename  -->  files/ID  --fsync of the folder
 """
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -13,13 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Literal, Self, TypeVar
 
 from speciate.core.errors import NotFound, StorageFull, StoreUnavailable
 
 T = TypeVar("T")
 
 FILE_ID = re.compile(r"file-[A-Za-z0-9]{24}")
+_DERIVED = re.compile(r"file-(ou|er|pr)([0-9a-f]{22})")
 STALE_PART_S = 86_400.0
 """A part that nobody wrote to for a day belongs to a process that died."""
 
@@ -109,9 +109,23 @@ def new_file_id() -> str:
     return "file-" + secrets.token_hex(12)
 
 
-def derived_file_id(batch_id: str, kind: str) -> str:
-    """The same for the same batch: publishing twice writes the same file."""
-    return "file-" + hashlib.sha256(f"{batch_id}:{kind}".encode()).hexdigest()[:24]
+def new_batch_id() -> str:
+    return "batch_" + secrets.token_hex(11)
+
+
+FileKind = Literal["ou", "er", "pr"]
+"""What a batch publishes: output, errors, provenance. No upload's id begins so: these are not hexadecimal."""
+
+
+def derived_file_id(batch_id: str, kind: FileKind) -> str:
+    """Known before the file is there, and the same whenever it is published: doing it twice writes the same file."""
+    return f"file-{kind}{batch_id.removeprefix('batch_').removeprefix('msgbatch_')}"
+
+
+def batch_of_file(file_id: str) -> tuple[str, FileKind] | None:
+    """The hexadecimal part of the batch's id and the kind, for a file that a batch publishes."""
+    found = _DERIVED.fullmatch(file_id)
+    return (found[2], found[1]) if found else None  # type: ignore[return-value]
 
 
 def safe_filename(name: str) -> str:

@@ -1,6 +1,7 @@
 """Which job's lines run next, and how many at once. Pure: facts and `now_s` in, wants out.
 
-Fairness between tenants, unless a job is short of time: then laxity decides. Suspects run alone, in ever smaller groups.
+Fairness between tenants, unless a job is short of time: then laxity decides. Suspects run alone, in ever smaller
+groups.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,9 @@ def is_urgent(job: JobFacts, rate_per_s: float, now_s: float) -> bool:
     return laxity_s(job, rate_per_s, now_s) < URGENT * max(0.0, job.deadline_s - now_s)
 
 
-def _order(job: JobFacts, served: Mapping[str, float], rate_per_s: float, now_s: float) -> tuple[int, float, float, int]:
+def _order(
+    job: JobFacts, served: Mapping[str, float], rate_per_s: float, now_s: float
+) -> tuple[int, float, float, int]:
     if is_urgent(job, rate_per_s, now_s):
         return 0, job.deadline_s, 0.0, job.key
     return 1, served.get(job.tenant, 0.0), job.deadline_s, job.key

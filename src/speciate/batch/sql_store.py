@@ -28,7 +28,7 @@ from speciate.batch.records import (
     TokenUsage,
     Want,
 )
-from speciate.core.errors import Conflict, NotFound
+from speciate.core.errors import Conflict, InvalidRequest, NotFound
 
 RANK_WINDOW = 2048
 """A line's rank differs from its index by less than this: lines are re-ordered within such windows only."""
@@ -60,7 +60,7 @@ class SqlBatchStore:
         return await self._database.read(lambda tx: _list_files(tx, query))
 
     async def delete_file(self, file_id: str) -> bool:
-        return bool(await self._database.write(lambda tx: tx.run("delete_file", id=file_id)))
+        return await self._database.write(lambda tx: _delete_file(tx, file_id))
 
     async def used_bytes(self, tenant: str) -> int:
         rows = await self._database.read(lambda tx: tx.run("used_bytes", tenant=tenant))
@@ -94,6 +94,14 @@ class SqlBatchStore:
 
     async def tend(self, batch_key: int, owner: str, now_s: float, lease_s: float) -> bool:
         return await self._database.write(lambda tx: self._tend(tx, batch_key, owner, now_s, lease_s))
+
+    async def recover(self, max_deaths: int) -> Reaped:
+        def work(tx: Transaction) -> Reaped:
+            tx.run("dismiss_stewards")
+            tx.run("end_leases")
+            return self._reap(tx, math.inf, max_deaths)
+
+        return await self._database.write(work)
 
     async def remove_batch(self, batch_key: int) -> None:
         """Forget a batch that is over and tidy."""
@@ -138,6 +146,10 @@ class SqlBatchStore:
     async def close_lines(self, batch_key: int, state: int) -> int:
         return await self._database.write(lambda tx: _close_lines(tx, batch_key, state))
 
+    async def num_leased(self, batch_key: int) -> int:
+        rows = await self._database.read(lambda tx: tx.run("num_leased", batch=batch_key))
+        return int(rows[0][0])
+
     async def tidy(self, batch_key: int, limit: int) -> bool:
         return await self._database.write(lambda tx: _tidy(tx, batch_key, limit))
 
@@ -177,7 +189,8 @@ class SqlBatchStore:
             if num_last:
                 _count(tx, key, LineCounts(failed=num_last), TokenUsage(), now_s)
             num_suspects, num_poisoned = num_suspects + num_dead - num_last, num_poisoned + num_last
-        tx.run("drop_leases", now_s=now_s)
+        if math.isfinite(now_s):
+            tx.run("drop_leases", now_s=now_s)
         return Reaped(num_suspects, num_poisoned)
 
 
@@ -199,6 +212,13 @@ def _list_files(tx: Transaction, query: FileQuery) -> list[FileRecord]:
         limit=query.limit,
     )
     return [FileRecord(*row) for row in rows]
+
+
+def _delete_file(tx: Transaction, file_id: str) -> bool:
+    readers = tx.run("reader_of_file", pattern=f'%"input_file_id":"{file_id}"%')
+    if readers:
+        raise InvalidRequest(f"File {file_id} is read by {readers[0][0]}; wait for its end, or cancel it.")
+    return bool(tx.run("delete_file", id=file_id))
 
 
 # ---- batches -------------------------------------------------------------------------------------------------------

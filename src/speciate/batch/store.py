@@ -1,4 +1,4 @@
-"""The store of the durable path: four small protocols, each with its promise. `sql_store` serves all of them.
+"""The store of the durable path: five small protocols, each with its promise. `sql_store` serves all of them.
 
 All methods raise StoreUnavailable when the database cannot be reached or cannot write; nothing is half done then.
 Times are Unix seconds on one clock. A `None` for `now_s` means the database's own clock, where it has one.
@@ -37,7 +37,9 @@ class FileTable(Protocol):
         """Raises NotFound where `after` names no file of the tenant."""
         ...
 
-    async def delete_file(self, file_id: str) -> bool: ...
+    async def delete_file(self, file_id: str) -> bool:
+        """Raises InvalidRequest while a batch that is not over reads it."""
+        ...
 
     async def used_bytes(self, tenant: str) -> int: ...
 
@@ -121,10 +123,24 @@ class LineReader(Protocol):
         """Every open line becomes cancelled or expired; how many."""
         ...
 
+    async def num_leased(self, batch_key: int) -> int: ...
+
     async def tidy(self, batch_key: int, limit: int) -> bool:
         """Remove up to so many rows of a batch that is over; True when none is left."""
         ...
 
 
-class BatchStore(FileTable, BatchTable, LineQueue, LineReader, Protocol):
-    """All four."""
+class Recovery(Protocol):
+    """For whoever owns the store alone."""
+
+    async def recover(self, max_deaths: int) -> Reaped:
+        """All leases end and nobody tends to anything: whoever did is dead."""
+        ...
+
+    async def remove_batch(self, batch_key: int) -> None:
+        """Forget a batch that is over and tidy."""
+        ...
+
+
+class BatchStore(FileTable, BatchTable, LineQueue, LineReader, Recovery, Protocol):
+    """All of them."""

@@ -31,7 +31,7 @@ class Backlog(Struct, frozen=True):
 
 
 def parse_window(text: str) -> float:
-    """Seconds of `24h`, `90m`, `7d` or an ISO 8601 duration (`PT2H30M`, `P1D`; no months or years, whose length varies).
+    """Seconds of `24h`, `90m`, `7d` or an ISO 8601 duration (`PT2H30M`, `P1D`; no months and years: they vary).
 
     Raises InvalidRequest.
     """

@@ -10,6 +10,7 @@ SpeciateError
 |   +-- NotFound                    404 not_found
 |   |   +-- ModelNotFound           404 model_not_found
 |   +-- BodyTooLarge                413 request_too_large
+|   +-- RangeNotSatisfiable         416 range_not_satisfiable
 |   +-- Conflict                    409 conflict
 |   +-- WindowInfeasible            400 window_infeasible
 |   +-- QuotaExceeded               403 quota_exceeded
@@ -80,6 +81,11 @@ class ModelNotFound(NotFound):
 class BodyTooLarge(CallerError):
     status = 413
     code = "request_too_large"
+
+
+class RangeNotSatisfiable(CallerError):
+    status = 416
+    code = "range_not_satisfiable"
 
 
 class Conflict(CallerError):

@@ -124,3 +124,16 @@ DELETE FROM lease WHERE until_s <= :now_s - 86400;
 
 -- name: has_lines
 SELECT 1 FROM item WHERE batch = :batch LIMIT 1;
+
+-- name: reader_of_file
+SELECT id FROM batch WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling') AND spec LIKE :pattern
+LIMIT 1;
+
+-- name: num_leased
+SELECT count(*) FROM item WHERE batch = :batch AND state = 2;
+
+-- name: dismiss_stewards
+UPDATE batch SET steward = '', steward_until_s = 0 WHERE steward <> '';
+
+-- name: end_leases
+UPDATE lease SET until_s = 0;
