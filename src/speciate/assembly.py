@@ -4,8 +4,10 @@ settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
 """
 
 import logging
+import os
 import socket
 import time
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import uvicorn
@@ -13,10 +15,25 @@ from msgspec import Struct
 
 from speciate import __version__
 from speciate.api.app import create_app
+from speciate.api.auth import KeyRing
+from speciate.api.batches_lines import LineRunner
+from speciate.api.call import Services
 from speciate.api.options import ApiKey, ApiOptions
-from speciate.config import ModelSettings, ServerSettings, Settings, api_keys
+from speciate.batch.jobs import BatchJobs
+from speciate.batch.open import BatchPorts, open_jobs
+from speciate.batch.options import BatchOptions
+from speciate.batch.order import Credit
+from speciate.config import (
+    BatchSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+    api_keys,
+    batch_postgres_url,
+)
 from speciate.core.engine import EmbedEngine, StepEngine
 from speciate.core.errors import ConfigError, LoadFailed
+from speciate.core.segment import Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
@@ -29,7 +46,7 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
-from speciate.telemetry.metrics import Metrics, ReplicaMetrics
+from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +86,14 @@ async def serve(settings: Settings) -> None:
     """Load, listen, serve until SIGTERM or SIGINT, drain. Raises ConfigError, LoadFailed."""
     listener = bind(settings.server)
     server = build_server(settings, [load_model(model) for model in settings.models])
-    app = create_app(server.gateway, api_options(settings), server.metrics.render)
     server.start()
-    host, port = listener.getsockname()[:2]
-    log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
     try:
-        await uvicorn.Server(_uvicorn_config(app, settings.server)).serve(sockets=[listener])
+        async with AsyncExitStack() as stack:
+            jobs = await _enter_batches(stack, settings, server)
+            app = create_app(server.gateway, api_options(settings), server.metrics.render, jobs)
+            host, port = listener.getsockname()[:2]
+            log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
+            await uvicorn.Server(_uvicorn_config(app, settings.server)).serve(sockets=[listener])
     finally:
         await server.stop()
 
@@ -142,6 +161,62 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
         metrics,
     )
     return Server(gateway, device, metrics)
+
+
+def open_batches(settings: Settings, server: Server) -> AbstractAsyncContextManager[BatchJobs]:
+    """The durable path over this server's gateway; what an earlier process left behind is taken up."""
+    gateway = server.gateway
+    runner = LineRunner(Services(gateway, api_options(settings), KeyRing(())))
+    names = frozenset(model.name for model in gateway.served())
+    ports = BatchPorts(runner.run, lambda model: _num_batch_running(gateway, model), names.__contains__)
+    folder = data_folder(settings.batch)
+    log.info("batches are in %s%s", folder, " and Postgres" if batch_postgres_url() else "")
+    return open_jobs(folder, batch_postgres_url(), ports, batch_options(settings), BatchMetrics(server.metrics))
+
+
+async def _enter_batches(stack: AsyncExitStack, settings: Settings, server: Server) -> BatchJobs | None:
+    """A second server on a machine goes without batches, unless it was told where to keep them."""
+    if not settings.batch.enabled:
+        return None
+    try:
+        return await stack.enter_async_context(open_batches(settings, server))
+    except ConfigError as error:
+        if settings.batch.directory is not None or batch_postgres_url() is not None:
+            raise
+        log.warning("files and batches are not served: %s", error.message)
+        return None
+
+
+def data_folder(batch: BatchSettings) -> Path:
+    """Where files and the SQLite store are."""
+    if batch.directory is not None:
+        return Path(batch.directory).expanduser()
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path("~/.local/share").expanduser()) / "speciate"
+
+
+def batch_options(settings: Settings) -> BatchOptions:
+    batch = settings.batch
+    days = batch.input_expires_after_days
+    return BatchOptions(
+        max_lines=batch.max_lines,
+        max_file_bytes=round(batch.max_file_mib * 2**20),
+        max_line_bytes=round(settings.server.max_body_mib * 2**20),
+        tenant_bytes=round(batch.tenant_gib * 2**30),
+        max_open_batches=batch.max_open_batches,
+        input_expires_after_s=None if days is None else round(days * 86_400),
+        lease_s=batch.lease_s,
+        max_attempts=batch.max_attempts,
+        max_deaths=batch.max_worker_deaths,
+        cancel_grace_s=batch.cancel_grace_s,
+        credit=Credit(most=batch.max_in_flight),
+    )
+
+
+def _num_batch_running(gateway: Gateway, model: str) -> int | None:
+    """Of a model that makes vectors nothing is known."""
+    load = gateway.loads().get(gateway.find(model).base)
+    return None if load is None else load.tiers[Tier.BATCH].num_running
 
 
 def api_options(settings: Settings) -> ApiOptions:
