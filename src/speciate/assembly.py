@@ -3,10 +3,15 @@
 settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
 """
 
+import asyncio
 import logging
+import signal
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from msgspec import Struct
@@ -17,6 +22,7 @@ from speciate.api.options import ApiKey, ApiOptions
 from speciate.config import ModelSettings, ServerSettings, Settings, api_keys
 from speciate.core.engine import EmbedEngine, StepEngine
 from speciate.core.errors import ConfigError, LoadFailed
+from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
@@ -65,18 +71,48 @@ class Server(Struct, frozen=True):
         await self.device.close()
 
 
-async def serve(settings: Settings) -> None:
-    """Load, listen, serve until SIGTERM or SIGINT, drain. Raises ConfigError, LoadFailed."""
+def serve(settings: Settings) -> int:
+    """Load, listen, serve until SIGTERM or SIGINT, drain; gives the exit status. Raises ConfigError, LoadFailed, and
+    KeyboardInterrupt for a SIGINT while models load."""
     listener = bind(settings.server)
     server = build_server(settings, [load_model(model) for model in settings.models])
     app = create_app(server.gateway, api_options(settings), server.metrics.render)
+    front = _Front(_uvicorn_config(app, settings.server))
+    front.take_signals()
+    asyncio.run(_run(server, front, listener))
+    return 130 if signal.SIGINT in front.received else 0
+
+
+async def _run(server: Server, front: "_Front", listener: socket.socket) -> None:
     server.start()
     host, port = listener.getsockname()[:2]
     log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
     try:
-        await uvicorn.Server(_uvicorn_config(app, settings.server)).serve(sockets=[listener])
+        await front.serve(sockets=[listener])
     finally:
         await server.stop()
+
+
+class _Front(uvicorn.Server):
+    """Takes signals before the event loop runs and keeps them until all is stopped: uvicorn alone would let one that
+    comes early break its start, and end the process by one that it has obeyed before the gateway is stopped."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.received: list[int] = []
+
+    def take_signals(self) -> None:
+        """From here on SIGINT and SIGTERM drain; a second SIGINT ends what still runs."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        self.handle_exit(number, frame)
 
 
 def bind(server: ServerSettings) -> socket.socket:
@@ -133,10 +169,9 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     }
     embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
     gateway = Gateway(
-        tuple(served for m in models for served in _served(m)),
+        tuple(served for m in models for served in _served(m, settings.model_segments(m.settings))),
         replicas,
         embedders,
-        settings.segment_table(),
         settings.admission,
         clock,
         metrics,
@@ -149,14 +184,13 @@ def api_options(settings: Settings) -> ApiOptions:
     server = settings.server
     return ApiOptions(
         api_keys=tuple(ApiKey(key, tenant=f"key-{number}") for number, key in enumerate(api_keys())),
-        segments=settings.segment_table(),
         max_body_bytes=round(server.max_body_mib * 2**20),
         heartbeat_s=server.heartbeat_s,
         write_stall_s=server.write_stall_s,
     )
 
 
-def _served(model: LoadedModel) -> list[ServedModel]:
+def _served(model: LoadedModel, segments: dict[Tier, Segment]) -> list[ServedModel]:
     """The model's own name, its aliases and its adapters."""
     settings, created = model.settings, int(model.folder.stat().st_mtime)
     context = _context_tokens(model)
@@ -171,6 +205,8 @@ def _served(model: LoadedModel) -> list[ServedModel]:
             root=str(root),
             text=model.text,
             adapter=adapter,
+            segments=segments,
+            default_tier=settings.default_tier,
         )
 
     names = [named(name, model.folder) for name in (settings.name, *settings.aliases)]

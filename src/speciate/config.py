@@ -37,6 +37,17 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise of a tier."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    share: float = 0.95
+    jitter_buffer: float = 0.0
+    preemptible: bool = True
+
+
 class AdapterSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A LoRA adapter (PEFT folder), served under its own model name beside its base."""
 
@@ -64,17 +75,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     adapters: tuple[AdapterSettings, ...] = ()
     pooling: Literal["auto", "mean", "last", "cls"] = "auto"
     """For embeddings; auto is what the folder says, else `last` for decoders and `mean` for encoders."""
-
-
-class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The promise of a tier."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-    share: float = 0.95
-    jitter_buffer: float = 0.0
-    preemptible: bool = True
+    default_tier: Tier = Tier.INTERACTIVE
+    """Of requests that name no tier."""
+    segments: dict[Tier, SegmentSettings] = {}
+    """What this model promises where that differs from the server's `segments`; a row replaces the tier's whole row."""
 
 
 def _default_segments() -> dict[Tier, SegmentSettings]:
@@ -103,8 +107,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""
-        rows = {**_default_segments(), **self.segments}
-        return {tier: _segment(tier, row) for tier, row in rows.items()}
+        return _table({**_default_segments(), **self.segments})
+
+    def model_segments(self, model: ModelSettings) -> dict[Tier, Segment]:
+        """The same for one model's requests: its own rows count before the server's."""
+        return _table({**_default_segments(), **self.segments, **model.segments})
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -140,6 +147,10 @@ def settings_schema() -> dict[str, Any]:
 def api_keys() -> tuple[str, ...]:
     """Keys from the environment; empty means that the server is open."""
     return tuple(key.strip() for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key.strip())
+
+
+def _table(rows: dict[Tier, SegmentSettings]) -> dict[Tier, Segment]:
+    return {tier: _segment(tier, row) for tier, row in rows.items()}
 
 
 def _segment(tier: Tier, row: SegmentSettings) -> Segment:

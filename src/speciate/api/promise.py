@@ -6,7 +6,7 @@ from speciate.api.call import Call, Services
 from speciate.api.sampling import SamplingFields
 from speciate.api.tiers import tier_asked
 from speciate.core.errors import InvalidRequest
-from speciate.core.segment import Segment, Tier
+from speciate.core.segment import Segment
 
 
 class Promise(Struct, frozen=True):
@@ -19,23 +19,19 @@ class Promise(Struct, frozen=True):
     tenant: str
 
 
-def promise_of(services: Services, call: Call, fields: SamplingFields, *, may_use_read_timeout: bool) -> Promise:
-    """A stream keeps its reader alive with heartbeats, so a read timeout is a deadline only for whole answers."""
-    tier = tier_asked(fields.service_tier, fields.priority, call.headers)
-    hint = fields.safety_identifier or fields.user
-    return promise_in(services, call, tier, hint, may_use_read_timeout=may_use_read_timeout)
-
-
-def promise_in(
-    services: Services, call: Call, tier: Tier, tenant_hint: str | None, *, may_use_read_timeout: bool
+def promise_of(
+    services: Services, call: Call, model_name: str, fields: SamplingFields, *, may_use_read_timeout: bool
 ) -> Promise:
-    now_s = services.gateway.now_s()
+    """The tier is the caller's wish or the model's default, its promise the model's. A stream keeps its reader alive
+    with heartbeats, so a read timeout is a deadline only for whole answers. Raises ModelNotFound."""
+    model, now_s = services.gateway.find(model_name), services.gateway.now_s()
+    tier = tier_asked(fields.service_tier, fields.priority, call.headers) or model.default_tier
     return Promise(
-        segment=services.options.segments[tier],
+        segment=model.segments[tier],
         arrival_s=now_s,
         deadline_s=_deadline_s(call, now_s, may_use_read_timeout),
         may_downgrade=call.headers.get(b"x-speciate-allow-downgrade", b"").lower() in (b"true", b"1"),
-        tenant=call.tenant or tenant_hint or "default",
+        tenant=call.tenant or fields.safety_identifier or fields.user or "default",
     )
 
 
