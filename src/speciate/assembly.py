@@ -4,6 +4,7 @@ settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
 """
 
 import asyncio
+import importlib
 import logging
 import signal
 import socket
@@ -22,6 +23,7 @@ from speciate.api.options import ApiKey, ApiOptions
 from speciate.config import ModelSettings, ServerSettings, Settings, api_keys
 from speciate.core.engine import EmbedEngine, StepEngine
 from speciate.core.errors import ConfigError, LoadFailed
+from speciate.core.ports import Clock
 from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
@@ -35,6 +37,7 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
+from speciate.telemetry.export import OtelOptions, RequestExporter
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ class Server(Struct, frozen=True):
     async def stop(self) -> None:
         await self.gateway.stop()
         await self.device.close()
+        if self.metrics.exporter is not None:
+            await asyncio.to_thread(self.metrics.exporter.close)
 
 
 def serve(settings: Settings) -> int:
@@ -153,7 +158,8 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 
 def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     """Replicas on one device, and the gateway in front of them."""
-    device, clock, metrics = Device("cpu"), MonotonicClock(), Metrics()
+    device, clock = Device("cpu"), MonotonicClock()
+    metrics = Metrics(_exporter(settings.telemetry.otel, clock))
     metrics.build.labels(__version__).set(1)
     replicas = {
         m.settings.name: Replica(
@@ -177,6 +183,20 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
         metrics,
     )
     return Server(gateway, device, metrics)
+
+
+def _exporter(options: OtelOptions | None, clock: Clock) -> RequestExporter | None:
+    """Imported only where it is wanted: the extra may not be installed. Raises ConfigError then."""
+    if options is None:
+        return None
+    try:
+        otel = importlib.import_module("speciate.telemetry.otel")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"telemetry.otel needs OpenTelemetry's SDK ({error.name} is missing): pip install 'speciate[otel]'."
+        ) from error
+    exporter: RequestExporter = otel.otlp_exporter(options, clock)
+    return exporter
 
 
 def api_options(settings: Settings) -> ApiOptions:

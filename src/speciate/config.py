@@ -16,6 +16,7 @@ from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.telemetry.export import OtelOptions
 
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
 """Environment variable with comma-separated keys; secrets are never in the file."""
@@ -89,6 +90,13 @@ def _default_segments() -> dict[Tier, SegmentSettings]:
     }
 
 
+class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where requests are told beside /metrics."""
+
+    otel: OtelOptions | None = None
+    """Null: OpenTelemetry is off."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole of speciate.yaml."""
 
@@ -104,6 +112,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""

@@ -102,6 +102,7 @@ async def _open(services: Services, call: Call, body: CompletionBody) -> Job:
             grammar,
             num_choices=num_choices,
             skip_special_tokens=body.skip_special_tokens is not False,
+            operation="text_completion",
         )
         echoes += [_echo(text, prompt) if body.echo else ""] * num_choices
     submissions = await submit_all(services.gateway, requests)

@@ -1,5 +1,7 @@
 """What is promised to a call: its segment, its tenant, and until when an answer is of use."""
 
+import re
+
 from msgspec import Struct
 
 from speciate.api.call import Call, Services
@@ -7,6 +9,8 @@ from speciate.api.sampling import SamplingFields
 from speciate.api.tiers import tier_asked
 from speciate.core.errors import InvalidRequest
 from speciate.core.segment import Segment
+
+_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Promise(Struct, frozen=True):
@@ -17,6 +21,7 @@ class Promise(Struct, frozen=True):
     deadline_s: float | None
     may_downgrade: bool
     tenant: str
+    trace_parent: str | None
 
 
 def promise_of(
@@ -32,7 +37,14 @@ def promise_of(
         deadline_s=_deadline_s(call, now_s, may_use_read_timeout),
         may_downgrade=call.headers.get(b"x-speciate-allow-downgrade", b"").lower() in (b"true", b"1"),
         tenant=call.tenant or fields.safety_identifier or fields.user or "default",
+        trace_parent=_trace_parent(call),
     )
+
+
+def _trace_parent(call: Call) -> str | None:
+    """What is not one is ignored, as its specification says."""
+    sent = call.headers.get(b"traceparent")
+    return sent.decode() if sent is not None and _TRACE_PARENT.fullmatch(sent) else None
 
 
 def _deadline_s(call: Call, now_s: float, may_use_read_timeout: bool) -> float | None:

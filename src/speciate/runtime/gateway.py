@@ -100,6 +100,7 @@ class Gateway:
         if dimensions < embedder.engine.dimensions:
             vectors = tuple(_shorten(vector, dimensions) for vector in vectors)
         num_tokens = sum(len(tokens) for tokens in request.inputs)
+        self._metrics.embedded(request, num_tokens, self._clock.now_s())
         return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
 
     def find(self, name: str) -> ServedModel:
@@ -152,7 +153,7 @@ class Gateway:
         load = replica.load()
         verdict = admit(demand, load, self._limits, self._clock.now_s())
         if isinstance(verdict, Refused):
-            self._metrics.refused(model.base, request.segment)
+            self._metrics.refused(model.base, request, self._clock.now_s())
             room = room_after_refusal(request.segment.tier, demand, load, self._limits, verdict)
             raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s, room=room)
         return verdict.tier, room_beside(verdict.tier, demand, load, self._limits)
