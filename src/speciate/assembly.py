@@ -84,7 +84,8 @@ def serve(settings: Settings) -> int:
     app = create_app(server.gateway, api_options(settings), server.metrics.render)
     front = _Front(_uvicorn_config(app, settings.server))
     front.take_signals()
-    asyncio.run(_run(server, front, listener))
+    with asyncio.Runner(loop_factory=front.config.get_loop_factory()) as runner:
+        runner.run(_run(server, front, listener))
     return 130 if signal.SIGINT in front.received else 0
 
 
