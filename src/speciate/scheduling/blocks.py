@@ -85,12 +85,11 @@ class BlockPool:
         """Blocks with worthless contents; the oldest idle ones lose their keys when free ones run out."""
         if num > self.num_available:
             raise InvariantError(f"{num} KV blocks asked for, {self.num_available} available; evict first")
-        return [self._allocate_one() for _ in range(num)]
-
-    def _allocate_one(self) -> int:
-        block = self._free.popleft() if self._free else self._forget_oldest()
-        self._refs[block] = 1
-        return block
+        free, refs = self._free, self._refs
+        blocks = [free.popleft() if free else self._forget_oldest() for _ in range(num)]
+        for block in blocks:
+            refs[block] = 1
+        return blocks
 
     def _forget_oldest(self) -> int:
         block, _ = self._idle.popitem(last=False)
@@ -108,19 +107,16 @@ class BlockPool:
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up one reference to each. Last block first, so that leaves are forgotten before their parents."""
+        refs, key_of, free, idle = self._refs, self._key_of, self._free, self._idle
         for block in reversed(blocks):
-            refs = self._refs[block] - 1
-            if refs < 0:
+            num = refs[block] = refs[block] - 1
+            if num < 0:
                 raise InvariantError(f"KV block {block} released more often than taken")
-            self._refs[block] = refs
-            if refs == 0:
-                self._retire(block)
-
-    def _retire(self, block: int) -> None:
-        if self._key_of[block] is None:
-            self._free.append(block)
-        else:
-            self._idle[block] = None
+            if num == 0:
+                if key_of[block] is None:
+                    free.append(block)
+                else:
+                    idle[block] = None
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise InvariantError unless every block is in one place and has exactly the holders in `tables`."""

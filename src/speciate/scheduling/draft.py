@@ -7,7 +7,7 @@ from speciate.core.engine import SequenceStep
 from speciate.core.scheduler import Started
 from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepCosts, StepFeatures
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
 
 @dataclass(slots=True)
@@ -38,15 +38,18 @@ class Draft:
     num_prompts: int = 0
     """Interactive prompts in this step."""
     steps: list[SequenceStep] = field(default_factory=list)
-    taken: list[tuple[Sequence, int]] = field(default_factory=list)
+    decodes: list[Sequence] = field(default_factory=list)
+    """Those that compute their last token."""
+    chunks: list[tuple[Sequence, int, bool]] = field(default_factory=list)
+    """Those that compute so many tokens of a prompt, and whether these are its last ones."""
     computing: set[bytes] = field(default_factory=set)
     """Keys of the blocks that this step fills."""
     started: list[Started] = field(default_factory=list)
     relegated: list[tuple[int, Tier]] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)
     evicted: list[int] = field(default_factory=list)
-    num_decodes: int = 0
     context: int = 0
+    """Tokens that the decodes read."""
     num_prefill: int = 0
     prefill_context: float = 0.0
 
@@ -58,28 +61,36 @@ class Draft:
     def has_slots(self) -> bool:
         return self.tokens_left > 0 and self.sequences_left > 0
 
-    def features(self) -> StepFeatures:
-        return StepFeatures(self.num_decodes, self.context, self.num_prefill, self.prefill_context)
+    @property
+    def num_tokens(self) -> int:
+        """What the step computes so far."""
+        return len(self.decodes) + self.num_prefill
 
-    def take_decode(self, seq: Sequence) -> None:
-        """Compute its last token. Its cost is the caller's to add."""
-        start = seq.computed
-        self.steps.append(SequenceStep(seq.seq_id, (seq.outputs[-1],), start, seq.table, True))
-        self.taken.append((seq, 1))
-        seq.step_id = self.step_id
-        self.num_decodes += 1
-        self.context += start
-        self.tokens_left -= 1
-        self.sequences_left -= 1
+    def features(self) -> StepFeatures:
+        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context)
+
+    def take_decodes(self, sequences: list[Sequence]) -> None:
+        """Compute the last token of each. Their cost is the caller's to add. A hot loop: no calls but the one."""
+        steps, step_id, context = self.steps, self.step_id, self.context
+        for seq in sequences:
+            start = seq.computed
+            steps.append(SequenceStep(seq.seq_id, (seq.outputs[-1],), start, seq.table, True))
+            seq.step_id = step_id
+            context += start
+        self.decodes += sequences
+        self.context = context
+        self.tokens_left -= len(sequences)
+        self.sequences_left -= len(sequences)
 
     def take_chunk(self, seq: Sequence, num: int) -> None:
         """Compute its next `num` tokens; it samples if they are the last ones."""
         start, end = seq.computed, seq.computed + num
         samples = end == seq.num_tokens
         self.steps.append(SequenceStep(seq.seq_id, seq.tokens(start, end), start, seq.table, samples))
-        self.taken.append((seq, num))
+        self.chunks.append((seq, num, samples))
         seq.step_id = self.step_id
-        self.computing.update(seq.keys[start // self.block_tokens : end // self.block_tokens])
+        if seq.keys:
+            self.computing.update(seq.keys[start // self.block_tokens : end // self.block_tokens])
         self.used_s += self.costs.chunk_s(num, start)
         self.num_prefill += num
         self.prefill_context += num * (start + num / 2)

@@ -4,10 +4,11 @@ limits -> real-time decodes -> whole real-time prompts -> interactive decodes ->
        -> batch decodes (or paused in place) -> batch prompts -> one batch sequence if the step is still empty
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from enum import Enum
 from heapq import nsmallest
 from math import inf
+from operator import attrgetter
 
 from speciate.core.segment import Tier
 from speciate.scheduling.draft import Draft
@@ -15,15 +16,21 @@ from speciate.scheduling.evict import evict, grow, start, youngest_evictable
 from speciate.scheduling.pace import URGENT
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.state import TokenState, deadline_key, due_key, interactive_keys
-from speciate.scheduling.waiting import Candidates, batch_bucket_s, prompt_bucket_s
+from speciate.scheduling.waiting import Candidates, batch_bucket_s, batch_horizon_s, prompt_bucket_s
 
 Stage = Callable[[TokenState, Draft], None]
 MAX_SKIPPED = 8
 """Prompts that may wait for a prefix under way, or be relegated, in one step that holds anything: bounds its cost."""
 POSTPONED_TTFTS = 10.0
 """By how much the goal of a late interactive prompt moves, once."""
+PATIENT_S = 1.0
+"""For so long at most nobody asks again whether a batch sequence with time to spare is urgent."""
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
+
+
+_computed_of: Callable[[Sequence], int] = attrgetter("computed")
+_deadline_of: Callable[[Sequence], float] = attrgetter("deadline_s")
 
 
 class Fit(Enum):
@@ -51,15 +58,12 @@ def set_limits(state: TokenState, draft: Draft) -> None:
     draft.limit_s = max(draft.used_s, min(slack_s, other_s, guards_s, longest_s))
 
 
-def _decodes(draft: Draft, decodes: Iterable[Sequence]) -> tuple[float, float]:
+def _decodes(draft: Draft, decodes: Collection[Sequence]) -> tuple[float, float]:
     """(when the first of them is due, what they add to a step)."""
-    due_s, context, num = inf, 0, 0
-    for seq in decodes:
-        num += 1
-        context += seq.computed
-        if seq.deadline_s < due_s:
-            due_s = seq.deadline_s
-    return due_s, draft.costs.decodes_s(num, context)
+    if not decodes:
+        return inf, 0.0
+    context = sum(map(_computed_of, decodes))
+    return min(map(_deadline_of, decodes)), draft.costs.decodes_s(len(decodes), context)
 
 
 def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
@@ -142,14 +146,24 @@ def _take_decodes(state: TokenState, draft: Draft, tier: Tier) -> None:
     slots = min(draft.sequences_left, draft.tokens_left)
     if len(decodes) > slots:
         decodes = nsmallest(slots, decodes, key=lambda seq: (seq.deadline_s, seq.advanced_s, seq.order))
+    _take_all(state, draft, decodes)
+
+
+def _take_all(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
+    """Those among them that have or get a place for their next token."""
+    lacking = [seq for seq in decodes if seq.computed >= seq.room_tokens]
+    if len(lacking) <= state.memory.pool.num_available:
+        state.memory.grow(lacking)
+        draft.take_decodes(decodes)
+        return
     for seq in decodes:
-        if seq.computed < len(seq.table) * draft.block_tokens or _grow_decode(state, draft, seq):
-            draft.take_decode(seq)
+        if _has_place(state, draft, seq):
+            draft.take_decodes([seq])
 
 
-def _grow_decode(state: TokenState, draft: Draft, seq: Sequence) -> bool:
+def _has_place(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     """False too for one that was evicted for another earlier in this step."""
-    return seq.phase is Phase.DECODE and grow(state, draft, seq)
+    return seq.computed < seq.room_tokens or (seq.phase is Phase.DECODE and grow(state, draft, seq))
 
 
 def fill_interactive_prompts(state: TokenState, draft: Draft) -> None:
@@ -264,8 +278,8 @@ def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
     if cost_s > draft.room_s or len(decodes) > min(draft.tokens_left, draft.sequences_left):
         _take_some_batch(state, draft, decodes)
         return
-    for seq in decodes:
-        _take_batch_decode(state, draft, seq)
+    draft.used_s += cost_s
+    _take_all(state, draft, decodes)
 
 
 def fill_all_batch_decodes(state: TokenState, draft: Draft) -> None:
@@ -286,14 +300,20 @@ def _take_some_batch(state: TokenState, draft: Draft, decodes: list[Sequence]) -
 
 
 def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
-    if seq.computed < len(seq.table) * draft.block_tokens or _grow_decode(state, draft, seq):
+    if _has_place(state, draft, seq):
         draft.used_s += draft.costs.decodes_s(1, seq.computed)
-        draft.take_decode(seq)
+        draft.take_decodes([seq])
 
 
 def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
+    """Asked of every batch decode of a full step: of one with time to spare not again before half of it has passed."""
+    if draft.now_s < seq.patient_until_s:
+        return False
     num_outputs = state.lengths[Tier.BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
-    return state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s) > URGENT
+    urgency = state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s)
+    spare_s = (URGENT - urgency) * batch_horizon_s(seq)
+    seq.patient_until_s = draft.now_s + min(PATIENT_S, spare_s / 2)
+    return urgency > URGENT
 
 
 def _extend_for_urgent(state: TokenState, draft: Draft) -> None:

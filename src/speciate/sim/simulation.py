@@ -14,7 +14,8 @@ from speciate.core.segment import Segment, Tier
 from speciate.costs.step_calibration import StepCalibration
 from speciate.sim.faults import Faults, Patience
 from speciate.sim.replica import SimReplica
-from speciate.sim.report import SimReport, Tally
+from speciate.sim.report import SimReport, tier_figures
+from speciate.sim.track import Tally
 from speciate.sim.workload import SimRequest
 from speciate.sim.world import Priority, World
 
@@ -95,7 +96,7 @@ class _Run:
             seed=self._setting.seed,
             window_s=self._setting.window_s,
             ended_s=self.world.now_s,
-            tiers={tier: tally.figures() for tier, tally in self._tallies.items()},
+            tiers={tier: tier_figures(tally) for tier, tally in self._tallies.items()},
             num_requests=self._num_requests,
             num_steps=sum(replica.totals.num_steps for replica in self._replicas),
             num_events=self.world.num_events,
