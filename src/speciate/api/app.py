@@ -26,6 +26,7 @@ from speciate.api.messages_batches import MessageBatchesApi
 from speciate.api.models import list_models, retrieve_model
 from speciate.api.options import ApiOptions
 from speciate.api.ports import Gateway
+from speciate.api.rate_limits import RATE_LIMIT_NAMES
 from speciate.api.responses import ResponsesApi
 from speciate.batch.jobs import BatchJobs
 
@@ -133,7 +134,7 @@ def _middleware(options: ApiOptions) -> list[Middleware]:
             allow_origins=options.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-speciate-tier", "retry-after"],
+            expose_headers=["x-request-id", "x-speciate-tier", "retry-after", *RATE_LIMIT_NAMES],
         )
     ]
 

@@ -29,6 +29,8 @@ SpeciateError
 
 from typing import ClassVar
 
+from speciate.core.admission import Room
+
 
 class SpeciateError(Exception):
     """Says what happened, the value, and what to do. `param` names the offending field where there is one."""
@@ -114,14 +116,18 @@ class CapacityError(SpeciateError):
 
 
 class Overloaded(CapacityError):
-    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120."""
+    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120. `room` is what
+    the tier's queue still takes, where a tier's queue refused."""
 
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, param: str | None = None, room: Room | None = None
+    ) -> None:
         super().__init__(message, param=param)
         self.retry_after_s = retry_after_s
+        self.room = room
 
 
 class DeadlineExceeded(CapacityError):
