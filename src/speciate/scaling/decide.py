@@ -5,6 +5,9 @@ while the slack bears its worst case, one whole tick lost, the lines of a preemp
 it. So a deadline holds as long as the work fits on on-demand when the job begins, whatever prices and zones do.
 """
 
+# Shape suffixes follow STYLE; ruff knows them as mixed-case names.
+# ruff: noqa: N803
+
 from math import inf
 
 import numpy as np

@@ -123,7 +123,7 @@ def on_demand(views: tuple[MarketView, ...]) -> MarketView:
 def slack_s(job: JobState, wall: MarketView, options: MarketOptions) -> float:
     """The one number: deadline - now - work left at the on-demand rate - switch cost - safety.
 
-    The switch cost is the on-demand start, or what is left of it when on-demand is held already. Negative: late even so.
+    The switch cost is the on-demand start, or what is left of it when on-demand is held already. Negative: late.
     """
     start_s = job.starting_s if job.held == wall.name else wall.start_s
     return job.deadline_s - job.now_s - job.left_s / wall.speed - start_s - options.safety_s

@@ -1,4 +1,4 @@
-"""What a plan assumes of the future: prices by time, how spot runs end and begin. Made from views, history, forecasts."""
+"""What a plan assumes of the future: prices by time, how spot runs end. From views, history and forecasts."""
 
 from collections.abc import Callable
 from math import exp

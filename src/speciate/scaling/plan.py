@@ -14,6 +14,9 @@ its usual age; that a better zone comes while this one is up is left to the next
 Shapes: K layers, Z zones, B age classes, S columns.
 """
 
+# Shape suffixes follow STYLE; ruff knows them as mixed-case names.
+# ruff: noqa: N803, N806, N815
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +36,9 @@ class PlanOptions(Struct, frozen=True):
 
     num_layers: int = 288
     num_slacks: int = 64
+
+
+DEFAULT_GRAIN = PlanOptions()
 
 
 class Plan(Struct, frozen=True):
@@ -59,7 +65,7 @@ def plan(
     now_s: float,
     idle_rate: float = 0.0,
     num_machines: int = 1,
-    options: PlanOptions = PlanOptions(),
+    options: PlanOptions = DEFAULT_GRAIN,
 ) -> Plan:
     """The table for a job due at `deadline_s`, valid from `now_s` on for any work left. Pure; bounded cost."""
     sweep = _Sweep(outlook, deadline_s, max(deadline_s - now_s, 1.0), idle_rate, num_machines, options)
@@ -86,8 +92,11 @@ class _Shift:
     share_Z1S: Array
 
     def __call__(self, values_ZBS: Array) -> Array:
-        low_ZBS = np.take_along_axis(values_ZBS, self.low_Z1S, axis=2)
-        return low_ZBS + self.share_Z1S * (np.take_along_axis(values_ZBS, self.low_Z1S + 1, axis=2) - low_ZBS)
+        num_z, num_b, _ = values_ZBS.shape
+        z_Z11, b_B1 = np.arange(num_z)[:, None, None], np.arange(num_b)[:, None]
+        low_ZBS = values_ZBS[z_Z11, b_B1, self.low_Z1S]
+        high_ZBS: Array = values_ZBS[z_Z11, b_B1, self.low_Z1S + 1]
+        return low_ZBS + self.share_Z1S * (high_ZBS - low_ZBS)
 
 
 class _Sweep:
@@ -181,7 +190,8 @@ class _Sweep:
         """What a zone leaves behind when it goes: another one of its usual age, or none."""
         another_S = np.einsum("zb,zbs->s", self._usual_ZB, up_ZBS)
         mixed_ZS = self._others_Z1 * another_S + (1 - self._others_Z1) * down_BS[0]
-        return mixed_ZS[:, None, :]
+        gone_Z1S: Array = mixed_ZS[:, None, :]
+        return gone_Z1S
 
     def _next_up(self, up_ZBS: Array, down_BS: Array) -> Array:
         return (1 - self._gone_ZB1) * self._aged(up_ZBS) + self._gone_ZB1 * self._gone(up_ZBS, down_BS)
@@ -190,7 +200,8 @@ class _Sweep:
         if not self._outlook.spots:
             return down_BS
         fresh_S = np.einsum("z,zs->s", self._best_Z, up_ZBS[:, 0])
-        return (1 - self._back_B1) * self._aged(down_BS) + self._back_B1 * fresh_S
+        next_BS: Array = (1 - self._back_B1) * self._aged(down_BS) + self._back_B1 * fresh_S
+        return next_BS
 
     def _fill_waiting(self, k: int) -> None:
         """Once slack is shorter than a layer, waiting ends at the wall with nothing left to choose."""

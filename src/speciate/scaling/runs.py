@@ -1,8 +1,8 @@
-"""How long zones stay up and down, learnt online: hazards by age of the run, as counters. Pure: each step gives new ones.
+"""How long zones stay up and down, learnt online: hazards by age of the run, as counters. Each look gives a new history.
 
 Spot runs have heavy tails (median 20 to 84 minutes, mean up to ten hours): a zone that has been up for hours is likely
 to stay. So the hazard is constant within an age class and learnt per class: events / exposure, with a prior of one
-event. Survival by age is SkyNomad's idea (arXiv 2601.06520); piecewise constant hazards are the textbook estimator.
+event. Survival by age is SkyNomad's idea (arXiv 2601.06520); piecewise constant hazards are a textbook estimator.
 """
 
 from bisect import bisect_right

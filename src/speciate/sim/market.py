@@ -1,10 +1,11 @@
 """Market decisions replayed over traces, tick by tick under a virtual clock: what a job paid, and when it ended.
 
-A tick is the grain of everything: a zone counts as up in a tick only if it was up throughout it, so preemptions happen
-between ticks, and every policy, the offline optimum too, decides once a tick. Billing is by the second.
-
-    tick:   preemption?  ->  look  ->  decide  ->  start (paid, no work)  ->  work
+A tick is the grain of everything: a zone counts as up in a tick only if it was up throughout it, and every policy, the
+offline optimum too, decides once a tick. What happens in a tick is `scaling/course.py`'s.
 """
+
+# Shape suffixes follow STYLE; ruff knows them as mixed-case names.
+# ruff: noqa: N815
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,7 +16,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from speciate.core.errors import ConfigError
-from speciate.scaling.market import SECONDS_PER_HOUR, Decision, JobState, MarketKind, MarketView, Run
+from speciate.scaling.course import Course
+from speciate.scaling.market import Decision, JobState, MarketKind, MarketView
 from speciate.scaling.runs import MarketHistory, observed
 
 Bools = npt.NDArray[np.bool_]
@@ -125,82 +127,26 @@ def look(scene: Scene, history: MarketHistory, tick: int) -> MarketHistory:
 def replay(scene: Scene, job: MarketJob, policy: MarketPolicy, history: MarketHistory) -> Outcome:
     """Run one job to its end or its deadline. `history` is what is known before its first tick."""
     check_scene(scene)
-    run = _Run(scene, job)
-    for tick in range(job.first_tick, job.first_tick + job.num_ticks):
+    tick_s, last = scene.tick_s, job.first_tick + job.num_ticks
+    course = Course(JobState(job.work_s, last * tick_s, job.first_tick * tick_s))
+    for tick in range(job.first_tick, last):
+        now_s, views = tick * tick_s, scene.views(tick)
         history = look(scene, history, tick)
-        run.preempt(tick)
-        run.switch(policy.decide(run.state(tick), scene.views(tick), history), tick)
-        if run.work(tick):
+        course.preempt(views)
+        course.advance(policy.decide(course.state(now_s), views, history), views, now_s, tick_s)
+        if course.ended_s is not None:
             break
-    return run.outcome(policy.name)
+    return _outcome(policy.name, course, scene, job)
 
 
-class _Run:
-    """Owns what one job holds, has left and has paid."""
-
-    def __init__(self, scene: Scene, job: MarketJob) -> None:
-        self._scene = scene
-        self._job = job
-        self._markets = {market.view.name: market for market in scene.markets}
-        self._held: MarketTrace | None = None
-        self._starting_s = 0.0
-        self._left_s = job.work_s
-        self._cost_usd = 0.0
-        self._ended_s: float | None = None
-        self._num_starts = 0
-        self._num_preempted = 0
-        self._paid_s = dict.fromkeys(MarketKind, 0.0)
-
-    def state(self, tick: int) -> JobState:
-        job, tick_s = self._job, self._scene.tick_s
-        return JobState(
-            work_s=self._left_s,
-            deadline_s=(job.first_tick + job.num_ticks) * tick_s,
-            now_s=tick * tick_s,
-            held=self._held.view.name if self._held else None,
-            starting_s=self._starting_s,
-        )
-
-    def preempt(self, tick: int) -> None:
-        """A held zone that is down in this tick was taken; lines that ran and were not parked are lost."""
-        if self._held is not None and not self._held.is_up_N[tick]:
-            self._left_s += self._held.view.lost_s
-            self._num_preempted += 1
-            self._held = None
-
-    def switch(self, decision: Decision, tick: int) -> None:
-        if not isinstance(decision, Run):
-            self._held = None
-        elif self._held is None or self._held.view.name != decision.market:
-            market = self._markets[decision.market]
-            if market.is_up_N[tick]:
-                self._held, self._starting_s = market, market.view.start_s
-                self._num_starts += 1
-            else:
-                self._held = None
-
-    def work(self, tick: int) -> bool:
-        """One tick of what is held; true when the work is done."""
-        if self._held is None:
-            return False
-        view, tick_s = self._held.view, self._scene.tick_s
-        busy_s = min(tick_s, self._starting_s + self._left_s / view.speed)
-        self._left_s -= max(0.0, busy_s - self._starting_s) * view.speed
-        self._starting_s = 0.0
-        self._cost_usd += float(self._held.usd_per_h_N[tick]) * busy_s / SECONDS_PER_HOUR
-        self._paid_s[view.kind] += busy_s
-        if self._left_s > 1e-6:
-            return False
-        self._ended_s = (tick - self._job.first_tick) * tick_s + busy_s
-        return True
-
-    def outcome(self, policy: str) -> Outcome:
-        return Outcome(
-            policy=policy,
-            cost_usd=self._cost_usd,
-            ended_s=self._ended_s,
-            num_starts=self._num_starts,
-            num_preempted=self._num_preempted,
-            spot_s=self._paid_s[MarketKind.SPOT],
-            wall_s=self._paid_s[MarketKind.ON_DEMAND],
-        )
+def _outcome(policy: str, course: Course, scene: Scene, job: MarketJob) -> Outcome:
+    wall = scene.markets[0].view.name
+    return Outcome(
+        policy=policy,
+        cost_usd=course.cost_usd,
+        ended_s=None if course.ended_s is None else course.ended_s - job.first_tick * scene.tick_s,
+        num_starts=course.num_starts,
+        num_preempted=course.num_preempted,
+        spot_s=sum(s.to_s - s.from_s for s in course.stretches if s.market not in (None, wall)),
+        wall_s=sum(s.to_s - s.from_s for s in course.stretches if s.market == wall),
+    )

@@ -1,8 +1,11 @@
-"""What a job would have cost with the whole future known: exact dynamic programming over (tick, work left, market held).
+"""What a job would have cost with the whole future known: exact, over (tick, work left, market held).
 
 It pays the same starts and preemption losses in the same ticks as `sim/market.replay`, so no policy there can cost
 less. It parks before a preemption that it sees coming. Work is counted in units that divide tick, start and loss.
 """
+
+# Shape suffixes follow STYLE; ruff knows them as mixed-case names.
+# ruff: noqa: N803, N806
 
 from math import gcd, inf
 

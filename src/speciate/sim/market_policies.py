@@ -16,7 +16,7 @@ from speciate.scaling.market import (
     slack_s,
 )
 from speciate.scaling.outlook import Forecast, outlook
-from speciate.scaling.plan import Plan, PlanOptions, plan
+from speciate.scaling.plan import DEFAULT_GRAIN, Plan, PlanOptions, plan
 from speciate.scaling.runs import MarketHistory
 from speciate.sim.market import MarketPolicy
 
@@ -99,7 +99,7 @@ class Planned:
         options: MarketOptions,
         forecast: Forecast = lambda market, at_s: None,
         replan_s: float = 7200.0,
-        grain: PlanOptions = PlanOptions(),
+        grain: PlanOptions = DEFAULT_GRAIN,
     ) -> None:
         self._options = options
         self._forecast = forecast

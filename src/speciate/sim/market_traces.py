@@ -1,8 +1,12 @@
 """Spot markets over time: Bamboo's step functions of group sizes, and zones drawn from a seed."""
 
+# Shape suffixes follow STYLE; ruff knows them as mixed-case names.
+# ruff: noqa: N806
+
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import pairwise
 from math import exp, log, sqrt
 from pathlib import Path
 from random import Random
@@ -73,12 +77,12 @@ def drawn_scene(
     for zone in zones:
         if zone.region not in shocks:
             shocks[zone.region] = _runs(
-                random, num_ticks, tick_s, lambda r: r.expovariate(1 / REGION_SHOCK_UP_S), _exponential(REGION_SHOCK_S)
+                random, num_ticks, tick_s, _exponential(REGION_SHOCK_UP_S), _exponential(REGION_SHOCK_S)
             )
         up = _lognormal(zone.up_median_s, zone.up_mean_s)
         down_mean_s = zone.up_mean_s * (1 - zone.availability) / zone.availability
-        down = _lognormal(min(zone.down_median_s, 0.9 * down_mean_s), down_mean_s)
-        is_up_N = _runs(random, num_ticks, tick_s, up, lambda r, down=down, zone=zone: min(down(r), zone.longest_s))
+        down = _capped(_lognormal(min(zone.down_median_s, 0.9 * down_mean_s), down_mean_s), zone.longest_s)
+        is_up_N = _runs(random, num_ticks, tick_s, up, down)
         view = MarketView(zone.name, MarketKind.SPOT, False, zone.usd_per_h, start_s=start_s, lost_s=lost_s)
         markets.append(MarketTrace(view, is_up_N & shocks[zone.region], np.full(num_ticks, zone.usd_per_h)))
     return Scene(name, tick_s, tuple(markets))
@@ -96,7 +100,7 @@ def read_group_sizes(path: Path, until_s: float | None = None) -> tuple[tuple[fl
             rows.append((float(at), int(size)))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not rows of time,instances: {error}") from error
-    if not rows or any(a > b for (a, _), (b, _) in zip(rows, rows[1:], strict=False)):
+    if not rows or any(a > b for (a, _), (b, _) in pairwise(rows)):
         raise ConfigError(f"{path}: no rows, or times that go back")
     return tuple(rows)
 
@@ -110,7 +114,9 @@ def span_s(path: Path) -> float:
     return (end - start).total_seconds()
 
 
-def traced_scene(path: Path, num_machines: int, tick_s: float = 300.0, start_s: float = 180.0, lost_s: float = 60.0):
+def traced_scene(
+    path: Path, num_machines: int, tick_s: float = 300.0, start_s: float = 180.0, lost_s: float = 60.0
+) -> Scene:
     """One zone that is up in a tick if its group held at least `num_machines` machines throughout it.
 
     Lasts as long as the file's name says, or to its last row if that is later; the last size holds to the end.
@@ -152,3 +158,7 @@ def _lognormal(median_s: float, mean_s: float) -> Draw:
 
 def _exponential(mean_s: float) -> Draw:
     return lambda random: random.expovariate(1 / mean_s)
+
+
+def _capped(draw: Draw, longest_s: float) -> Draw:
+    return lambda random: min(draw(random), longest_s)
