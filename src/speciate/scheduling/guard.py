@@ -28,12 +28,15 @@ class ArrivalGuard:
         self._gaps: deque[float] = deque(maxlen=WINDOW)
         self._reserved: tuple[float, int] | None = None
         self._ttfts: deque[float] = deque(maxlen=WINDOW)
+        self.ttft_s = inf
+        """The shortest promise lately seen or reserved; infinite if nothing was promised."""
         self._prompts: deque[int] = deque()
         self._sorted_prompts: list[int] = []
 
     def reserve(self, ttft_s: float, prompt_tokens: int) -> None:
         """Stay armed for such requests even if none comes."""
         self._reserved = (ttft_s, prompt_tokens)
+        self._set_ttft()
 
     def observe_arrival(self, ttft_s: float, now_s: float) -> None:
         if self._last_s > -inf:
@@ -42,6 +45,7 @@ class ArrivalGuard:
         self._last_s = now_s
         if ttft_s < inf:
             self._ttfts.append(ttft_s)
+            self._set_ttft()
 
     def observe_prompt(self, num_tokens: int) -> None:
         """A prompt begins: so many tokens were not in the prefix cache."""
@@ -53,11 +57,9 @@ class ArrivalGuard:
     def is_armed(self, now_s: float) -> bool:
         return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._window_s)
 
-    @property
-    def ttft_s(self) -> float:
-        """The shortest promise lately seen or reserved; infinite if nothing was promised."""
+    def _set_ttft(self) -> None:
         reserved_s = self._reserved[0] if self._reserved else inf
-        return min(min(self._ttfts, default=inf), reserved_s)
+        self.ttft_s = min(min(self._ttfts, default=inf), reserved_s)
 
     @property
     def prompt_tokens(self) -> int:

@@ -21,7 +21,8 @@ from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 
 DEFAULTS = TokenSchedulerOptions()
-TICKS_PER_S = 1 << 30
+TICKING_S = 1.5 * 2**22
+"""Doubles of this size are 2^-30 s apart: whoever adds it and takes it off has rounded to that."""
 
 
 class TokenScheduler:
@@ -279,8 +280,8 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
 
 
 def in_ticks_s(seconds: float) -> float:
-    """Seconds of steps are booked in whole ticks: their sums are then exact, in whatever order they are added."""
-    return round(seconds * TICKS_PER_S) / TICKS_PER_S
+    """Seconds of steps are booked in whole ticks of 2^-30 s: sums are then exact, in whatever order they are added."""
+    return (seconds + TICKING_S) - TICKING_S
 
 
 def _unfinished(seq: Sequence) -> str:
