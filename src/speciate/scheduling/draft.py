@@ -21,8 +21,8 @@ class Draft:
     now_s: float
     costs: StepCosts
     gamma: float
-    realtime_gamma: float
-    """The margin of what real-time work depends on; at least `gamma`."""
+    strict_gamma: float
+    """The margin of what running promises depend on, token by token; at least `gamma`."""
     block_tokens: int
     tokens_left: int
     sequences_left: int

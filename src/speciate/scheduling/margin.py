@@ -1,7 +1,7 @@
 """By how much a step may outlast its prediction: what the budget is divided by. Knows ratios, not steps.
 
 gamma            conformal: the 95th percentile of observed over predicted, over a sliding window
-realtime_gamma   what real-time work depends on. A request of n tokens that must be whole with a chance of 0.99 allows
+strict_gamma   what real-time work depends on. A request of n tokens that must be whole with a chance of 0.99 allows
                  each step that is cut to its limit a miss of about 0.01 / n. No window holds such a quantile, so the
                  tail is extended from the median by the spread, `median * (p95 / median) ^ (z / z95)`, and z is
                  corrected by what happens: up with each miss, down a little with each hit, so that misses come as
@@ -78,7 +78,7 @@ class Margin:
         """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's."""
         ratio = observed_s / predicted_s
         if is_cut:
-            self._track(ratio > self.realtime_gamma)
+            self._track(ratio > self.strict_gamma)
             self._cut.add(ratio)
         if len(self._cut) < MIN_OBSERVATIONS:
             self._all.add(ratio)
@@ -86,7 +86,7 @@ class Margin:
 
     def forget(self) -> None:
         """The machine changed: what was late meanwhile says nothing about what comes, its noise does."""
-        self._cold = max(COLD_MARGIN, self.realtime_gamma)
+        self._cold = max(COLD_MARGIN, self.strict_gamma)
         self._all.clear()
         self._cut.clear()
         self._correction = 0.0
@@ -108,7 +108,7 @@ class Margin:
         return self._clipped(self._cold if ratios is None else ratios.quantile(COVERAGE))
 
     @property
-    def realtime_gamma(self) -> float:
+    def strict_gamma(self) -> float:
         ratios = self._ratios()
         if ratios is None:
             return self._clipped(self._cold)

@@ -162,7 +162,7 @@ class TokenScheduler:
             now_s=now_s,
             costs=self._state.model.costs,
             gamma=self._state.model.margin.gamma,
-            realtime_gamma=self._state.model.margin.realtime_gamma,
+            strict_gamma=self._state.model.margin.strict_gamma,
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
