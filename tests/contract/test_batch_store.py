@@ -218,9 +218,9 @@ async def test_a_dead_workers_lines_are_suspects_and_given_up_at_last(store: Sql
 async def test_jobs_tell_of_suspects(store: SqlBatchStore) -> None:
     batch = await _running(store, 3)
     await store.claim("me", (Want(batch.key, 2),), NOW, 30.0)
-    assert [(j.id, j.num_open, j.most_deaths, j.model) for j in await store.jobs()] == [("batch_1", 3, 0, "m")]
+    assert [(j.id, j.num_open, j.suspect_deaths, j.model) for j in await store.jobs()] == [("batch_1", 3, 0, "m")]
     await store.reap(float("inf"), 5)
-    assert [(j.num_open, j.most_deaths) for j in await store.jobs()] == [(3, 1)]
+    assert [(j.num_open, j.suspect_deaths) for j in await store.jobs()] == [(3, 1)]
     assert len(await store.claim("me", (Want(batch.key, 9),), NOW, 30.0)) == 1
     assert len(await store.claim("me", (Want(batch.key, 9, LineState.SUSPECT),), NOW, 30.0)) == 2
 

@@ -49,7 +49,11 @@ async def open_jobs(
     try:
         jobs = await _build(folder, database, ports, options, metrics, clock or WallClock())
         loop = asyncio.get_running_loop()
-        database.listen(lambda: loop.call_soon_threadsafe(jobs.wake))
+
+        def ring() -> None:
+            loop.call_soon_threadsafe(jobs.wake)
+
+        database.listen(ring)
         jobs.start()
         try:
             yield jobs

@@ -24,7 +24,8 @@ class BatchOptions(Struct, frozen=True):
     max_attempts: int = 3
     """Runs of a line whose engine failed."""
     max_deaths: int = 5
-    """Workers that may die with a line before it is given up. From the third on it ran alone."""
+    """Workers that may die with a line before it is given up. After the third it runs alone, so with fewer than four
+    an innocent line could be given up for what ran beside it."""
     cancel_grace_s: float = 10.0
     """Running lines of a cancelled batch may finish so long."""
     credit: Credit = Credit()

@@ -30,12 +30,13 @@ class Credit(Struct, frozen=True):
 
 
 def suspects_first(jobs: list[JobFacts]) -> Want | None:
-    """The next group of suspects, if any waits: the most suspicious of the job that has them."""
-    worst = max(jobs, key=lambda job: job.most_deaths, default=None)
-    if worst is None or not worst.most_deaths:
+    """The next group of suspects, if any waits: those with fewest deaths first, so that the innocent are soon cleared
+    and whoever stops the process again and again from outside hits ever others."""
+    first = min((job for job in jobs if job.suspect_deaths), key=lambda job: job.suspect_deaths, default=None)
+    if first is None:
         return None
-    size = SUSPECT_GROUPS[min(worst.most_deaths, len(SUSPECT_GROUPS)) - 1]
-    return Want(worst.key, size, LineState.SUSPECT)
+    size = SUSPECT_GROUPS[min(first.suspect_deaths, len(SUSPECT_GROUPS)) - 1]
+    return Want(first.key, size, LineState.SUSPECT)
 
 
 def choose(

@@ -180,12 +180,12 @@ class JobFacts(Struct, frozen=True):
     created_s: float
     deadline_s: float
     num_open: int
-    most_deaths: int
-    """Of a suspect that waits; 0 where there is none."""
+    suspect_deaths: int
+    """The fewest of a suspect that waits; 0 where there is none."""
 
 
 class Want(Struct, frozen=True):
-    """Lines of a batch to claim: those that wait, or suspects, the most suspicious first."""
+    """Lines of a batch to claim: those that wait, or suspects, those with the fewest deaths."""
 
     batch_key: int
     num_lines: int

@@ -263,9 +263,9 @@ def _batch(row: Row) -> BatchRecord:
 
 
 def _job(row: Row) -> JobFacts:
-    key, batch_id, tenant, model, spec, created_s, deadline_s, num_open, most_deaths = row
+    key, batch_id, tenant, model, spec, created_s, deadline_s, num_open, suspect_deaths = row
     decoded = msgspec.json.decode(spec, type=BatchSpec)
-    return JobFacts(key, batch_id, tenant, model, decoded, created_s, deadline_s, num_open, most_deaths)
+    return JobFacts(key, batch_id, tenant, model, decoded, created_s, deadline_s, num_open, suspect_deaths)
 
 
 def _list_batches(tx: Transaction, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:

@@ -74,7 +74,7 @@ DELETE FROM batch WHERE key = :key;
 -- name: jobs
 SELECT key, id, tenant, coalesce(model, ''), spec, created_s, deadline_s,
     total - completed - failed - cancelled - expired,
-    coalesce((SELECT max(deaths) FROM item WHERE item.batch = batch.key AND state = 0), 0)
+    coalesce((SELECT min(deaths) FROM item WHERE item.batch = batch.key AND state = 0), 0)
 FROM batch WHERE status = 'in_progress' ORDER BY key;
 
 -- name: is_in_progress

@@ -32,10 +32,11 @@ SELECT coalesce(jsonb_agg(jsonb_build_array(idx, start, num_bytes, attempt, deat
 ) AS picked;
 
 -- name: pick_suspects
-SELECT coalesce(jsonb_agg(jsonb_build_array(idx, start, num_bytes, attempt, deaths) ORDER BY deaths DESC, rank), '[]')::text
+SELECT coalesce(jsonb_agg(jsonb_build_array(idx, start, num_bytes, attempt, deaths) ORDER BY rank), '[]')::text
 FROM (
     SELECT idx, start, num_bytes, attempt, deaths, rank FROM item
-    WHERE batch = :batch AND state = 0 ORDER BY deaths DESC, rank LIMIT :limit FOR UPDATE SKIP LOCKED
+    WHERE batch = :batch AND state = 0
+    AND deaths = (SELECT min(deaths) FROM item WHERE batch = :batch AND state = 0) ORDER BY rank LIMIT :limit FOR UPDATE SKIP LOCKED
 ) AS picked;
 
 -- name: lease_lines

@@ -29,7 +29,8 @@ SELECT json_group_array(json_array(idx, start, num_bytes, attempt, deaths)) FROM
 -- name: pick_suspects
 SELECT json_group_array(json_array(idx, start, num_bytes, attempt, deaths)) FROM (
     SELECT idx, start, num_bytes, attempt, deaths FROM item
-    WHERE batch = :batch AND state = 0 ORDER BY deaths DESC, rank LIMIT :limit
+    WHERE batch = :batch AND state = 0
+    AND deaths = (SELECT min(deaths) FROM item WHERE batch = :batch AND state = 0) ORDER BY rank LIMIT :limit
 );
 
 -- name: lease_lines
