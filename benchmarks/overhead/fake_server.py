@@ -44,7 +44,7 @@ def build(port: int) -> tuple[Server, uvicorn.Config]:
     settings = Settings(models=(model.settings,))
     server = build_server(settings, [model])
     app = create_app(server.gateway, api_options(settings), server.metrics.render)
-    return server, uvicorn.Config(app, port=port, log_level="error", access_log=False)
+    return server, uvicorn.Config(app, port=port, log_level="error", access_log=False, proxy_headers=False)
 
 
 if __name__ == "__main__":

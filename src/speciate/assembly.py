@@ -347,6 +347,7 @@ def _uvicorn_config(server: ServerSettings) -> uvicorn.Config:
         log_level=server.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(server.drain_s)),
         timeout_keep_alive=75,
         backlog=BACKLOG,

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from speciate.core.output import Finish
+from speciate.core.output import Finish, FinishReason
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.scheduler import Decision
@@ -132,6 +132,7 @@ class _SegmentMetrics:
     cancelled: Counter
     kept: Counter
     broken: Counter
+    success: dict[FinishReason, Counter]
 
 
 class BatchMetrics:
@@ -200,10 +201,7 @@ class ReplicaMetrics:
         bound.output.observe(finish.usage.completion_tokens)
         bound.prompt_total.inc(finish.usage.prompt_tokens)
         (bound.kept if is_kept(request.segment, finish) else bound.broken).inc()
-        segment = request.segment
-        self._metrics.counter(
-            "vllm:request_success", self._model, segment.tier, segment.name, finish.reason.value
-        ).inc()
+        bound.success[finish.reason].inc()
         if self._metrics.exporter is not None:
             self._metrics.exporter.finished(request, finish)
 
@@ -240,6 +238,7 @@ class ReplicaMetrics:
             cancelled=metrics.counter("speciate:requests_cancelled", *labels),
             kept=metrics.counter("speciate:promises", *labels, "true"),
             broken=metrics.counter("speciate:promises", *labels, "false"),
+            success={r: metrics.counter("vllm:request_success", *labels, r.value) for r in FinishReason},
         )
 
 
