@@ -62,13 +62,13 @@ def bears(job: JobState, choice: MarketView | None, wall: MarketView, options: M
 
 
 def _chosen(job: JobState, choices: list[Choice], spare_s: float, options: MarketOptions) -> Decision:
+    """The cheapest; but what runs stays where it is, and what could run does not wait, for less than a trifle."""
     ranked = sorted(choices, key=lambda choice: (choice.cost_usd, choice.market or ""))
-    best = ranked[0]
-    rule = "cheapest"
-    now = next((choice for choice in ranked if choice.market == job.held), None)
-    if now is not None and now is not best and now.cost_usd <= best.cost_usd * (1 + options.reluctance):
-        best, rule = now, "stay"
-    reason = Reason(rule, spare_s, tuple(ranked))
+    enough_usd = ranked[0].cost_usd * (1 + options.reluctance)
+    near = [choice for choice in ranked if choice.market is not None and choice.cost_usd <= enough_usd]
+    kept = next((choice for choice in near if choice.market == job.held), None)
+    best = kept or next(iter(near), ranked[0])
+    reason = Reason("stay" if kept and kept is not ranked[0] else "cheapest", spare_s, tuple(ranked))
     return Hold(reason) if best.market is None else Run(best.market, reason, _replaced(job, best.market))
 
 

@@ -79,7 +79,7 @@ def estimate(
     tick_s = max(options.tick_s, (job.deadline_s - job.now_s) / MAX_TICKS)
     ticked = replace(options, tick_s=tick_s)
     ahead = outlook(views, history, ticked, forecast)
-    table = plan(ahead, job.deadline_s - options.safety_s, job.now_s, job.idle_rate, job.num_machines)
+    table = plan(ahead, job, options.safety_s)
     runs = [
         _run(job, _Scenario(i, views, history, ahead, forecast, machines), history, table, ticked)
         for i in range(num_scenarios)

@@ -1,12 +1,13 @@
 """The expected cost of a job's rest, for every time left and every slack: dynamic programming over a learnt outlook.
 
     time left   tau = deadline - now                      layers, tau = 0 at the deadline
-    slack       s   = tau - work left on on-demand - its start       columns, finest where slack is short
+    slack       s   = tau - work left on on-demand - its start       columns, a layer apart, finer below four layers
     state       what is held (nothing, spot, on-demand), and which zone is up at what age, or for how long none is
 
 Waiting uses up slack, running does not; a preemption and every start use up a little. So a step goes one layer down and
-some columns to the left, and each layer follows from the one below. Cost: layers x zones x age classes x columns,
-whatever the job. The plan is a table; `decide` reads it, and the wall holds whether the table is right or not.
+some columns to the left, and each layer follows from the one below. Columns are a layer apart so that waiting reads
+them exactly: reading between columns, layer after layer, would smear the table. Cost: layers x zones x age classes x
+columns, whatever the job. The plan is a table; `decide` reads it, and the wall holds whether the table is right or not.
 
 Simplified: one zone is looked at at a time. When it goes, another is up by the share that was seen, the cheapest one of
 its usual age; that a better zone comes while this one is up is left to the next decision.
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from speciate.scaling.market import SECONDS_PER_HOUR
+from speciate.scaling.market import SECONDS_PER_HOUR, JobState
 from speciate.scaling.outlook import Outlook
 from speciate.scaling.runs import AGE_EDGES_S, NUM_AGES
 
@@ -35,7 +36,6 @@ class PlanOptions(Struct, frozen=True):
     """How fine the table is."""
 
     num_layers: int = 288
-    num_slacks: int = 64
 
 
 DEFAULT_GRAIN = PlanOptions()
@@ -59,16 +59,10 @@ class Plan(Struct, frozen=True):
     wall_down_KBS: Array
 
 
-def plan(
-    outlook: Outlook,
-    deadline_s: float,
-    now_s: float,
-    idle_rate: float = 0.0,
-    num_machines: int = 1,
-    options: PlanOptions = DEFAULT_GRAIN,
-) -> Plan:
-    """The table for a job due at `deadline_s`, valid from `now_s` on for any work left. Pure; bounded cost."""
-    sweep = _Sweep(outlook, deadline_s, max(deadline_s - now_s, 1.0), idle_rate, num_machines, options)
+def plan(outlook: Outlook, job: JobState, safety_s: float = 0.0, options: PlanOptions = DEFAULT_GRAIN) -> Plan:
+    """The table for `job`, due `safety_s` before its deadline. Valid from now on, while slack does not grow. Pure."""
+    deadline_s = job.deadline_s - safety_s
+    sweep = _Sweep(outlook, deadline_s, max(deadline_s - job.now_s, 1.0), job, options)
     for layer in range(1, options.num_layers + 1):
         sweep.step(layer)
     return Plan(
@@ -107,17 +101,16 @@ class _Sweep:
         outlook: Outlook,
         deadline_s: float,
         horizon_s: float,
-        idle_rate: float,
-        num_machines: int,
+        job: JobState,
         options: PlanOptions,
     ) -> None:
-        num_k, num_z, num_s = options.num_layers + 1, len(outlook.spots), options.num_slacks
         self._outlook = outlook
         self._deadline_s = deadline_s
-        self._machines = num_machines
-        self._idle = idle_rate / num_machines / outlook.wall_speed
+        self._machines = job.num_machines
+        self._idle = job.idle_rate / job.num_machines / outlook.wall_speed
         self.layer_s = horizon_s / options.num_layers
-        self.slacks_S: Array = horizon_s * np.linspace(0.0, 1.0, num_s) ** 2
+        self.slacks_S = _columns(self.layer_s, horizon_s - job.left_s / outlook.wall_speed)
+        num_k, num_z, num_s = options.num_layers + 1, len(outlook.spots), len(self.slacks_S)
         self.run_KZBS = np.zeros((num_k, num_z, NUM_AGES, num_s))
         self.wait_KZBS = np.zeros((num_k, num_z, NUM_AGES, num_s))
         self.wall_KZBS = np.zeros((num_k, num_z, NUM_AGES, num_s))
@@ -270,3 +263,10 @@ class _Sweep:
         low = min(int(at), k - 1)
         row: Array = table[low] + (at - low) * (table[low + 1] - table[low])
         return row
+
+
+def _columns(layer_s: float, longest_s: float) -> Array:
+    """An eighth of a layer apart up to four layers, then whole layers to the longest slack and one more."""
+    fine_S = np.arange(0.0, 4.0, 0.125)
+    coarse_S = np.arange(4.0, max(5.0, np.ceil(longest_s / layer_s) + 1) + 1)
+    return layer_s * np.concatenate((fine_S, coarse_S))

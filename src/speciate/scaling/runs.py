@@ -1,4 +1,4 @@
-"""How long zones stay up and down, learnt online: hazards by age of the run, as counters. Each look gives a new history.
+"""How long zones stay up and down, learnt online: hazards by age of the run, as counters. Each look gives a new one.
 
 Spot runs have heavy tails (median 20 to 84 minutes, mean up to ten hours): a zone that has been up for hours is likely
 to stay. So the hazard is constant within an age class and learnt per class: events / exposure, with a prior of one

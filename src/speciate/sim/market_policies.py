@@ -111,8 +111,7 @@ class Planned:
     def decide(self, job: JobState, views: tuple[MarketView, ...], history: MarketHistory) -> Decision:
         if self._plan is None or job.now_s >= self._planned_s + self._replan_s:
             ahead = outlook(views, history, self._options, self._forecast)
-            deadline_s = job.deadline_s - self._options.safety_s
-            self._plan = plan(ahead, deadline_s, job.now_s, job.idle_rate, job.num_machines, self._grain)
+            self._plan = plan(ahead, job, self._options.safety_s, self._grain)
             self._planned_s = job.now_s
         return decide(job, views, history, self._plan, self._options)
 
