@@ -221,4 +221,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
