@@ -120,8 +120,9 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         num_skipped += fit is Fit.LATER
         if fit is Fit.TAKEN:
             num_taken += 1
-            room_s = (seq.deadline_s - draft.now_s) / draft.strict_gamma
-            bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
+            left_s = seq.deadline_s - draft.now_s
+            if draft.used_s <= left_s:  # it can be in time: nothing more may enter that puts this in doubt
+                bound_s = min(bound_s, max(draft.used_s, left_s / draft.strict_gamma))
     candidates.close()
     if num_taken:
         draft.has_realtime = True
