@@ -35,6 +35,7 @@ simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buf
 
 _computed_of: Callable[[Sequence], int] = attrgetter("computed")
 _deadline_of: Callable[[Sequence], float] = attrgetter("deadline_s")
+_tpot_of: Callable[[Sequence], float] = attrgetter("tpot_s")
 
 
 class Fit(Enum):
@@ -64,7 +65,7 @@ def set_limits(state: TokenState, draft: Draft) -> None:
 
 def _even_s(draft: Draft, decodes: Collection[Sequence]) -> float:
     """Longest step that keeps gaps within TPOT, so that a jitter buffer is there for noise, not for every step."""
-    tpot_s = min((seq.tpot_s for seq in decodes), default=inf)
+    tpot_s = min(map(_tpot_of, decodes), default=inf)
     return tpot_s * max(1.0 / draft.strict_gamma, EVEN_SHARE)
 
 
