@@ -62,21 +62,16 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     between_s: float = 0.0
     """What passes between two steps outside the engine: planning, sampling, delivery."""
 
-    def decode_steps_s(self, work: StepWork, num: int) -> list[float]:
-        """`step_s` of so many steps of decodes alone, each of which reads a token more than before: rounded alike."""
-        line = self.small if work.decodes <= self.knee_tokens else self.large
-        fixed_s, context_s, least_s = (
-            line.base_s + line.decode_s * work.decodes,
-            line.context_s,
-            0.1 * self.small.base_s,
-        )
-        contexts = range(work.decode_context, work.decode_context + num * work.decodes, work.decodes)
-        return [max(fixed_s + context_s * context, least_s) for context in contexts]
+    @property
+    def least_s(self) -> float:
+        """No step takes less, whatever a fit extrapolates to: a tenth of the small step's base."""
+        return 0.1 * self.small.base_s
+
+    def line(self, work: StepWork) -> StepLine:
+        return self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
 
     def step_s(self, work: StepWork) -> float:
-        """Never less than a tenth of the small step's base, whatever a fit extrapolates to."""
-        line = self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
-        return max(line.step_s(work), 0.1 * self.small.base_s)
+        return max(self.line(work).step_s(work), self.least_s)
 
 
 A100_LLAMA3_8B = StepCalibration(

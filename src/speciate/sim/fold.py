@@ -48,7 +48,9 @@ class Folding:
         state.model.observe_repeats(StepFeatures(num, draft.context), durations_s)
         if state.residents.decoding[Tier.BATCH]:
             self._observe_pace(sequences, ends_s)
-        spent_s = sum([in_ticks_s(duration_s / num) for duration_s in durations_s])
+        spent_s = 0.0
+        for duration_s in durations_s:
+            spent_s += in_ticks_s(duration_s / num)
         for seq in sequences:
             _take_tokens(seq, num_steps, spent_s, ends_s[-1])
         self._grow(sequences, num_steps)
