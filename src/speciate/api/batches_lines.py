@@ -18,9 +18,11 @@ from speciate.core.segment import Slo, Tier
 
 
 class LineRunner:
-    """Implements `RunLine` over the dialects. Whatever tier a body asks for, its lines are batch work."""
+    """Implements `RunLine` over the dialects. Whatever tier a body asks for, its lines are batch work. `replica` and
+    `market` are told in the provenance."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, replica: str = "local", market: str = "dedicated") -> None:
+        self._place = (replica, market)
         options = msgspec.structs.replace(services.options, max_stored_responses=1)
         self._services = Services(services.gateway, options, services.keys)
         self._of_window: dict[float, Services] = {}
@@ -50,7 +52,7 @@ class LineRunner:
             await (await answer(self._services_for(job.window_s), call)).send(call)
         except SpeciateError as error:
             return _error_answer(error, error_body, job.request_id)
-        return reply.answer(job.request_id)
+        return reply.answer(job.request_id, *self._place)
 
     def _services_for(self, window_s: float) -> Services:
         """All tiers are the batch tier here, with the batch's own window."""
@@ -81,8 +83,8 @@ class _Captured:
         else:
             self._chunks.append(message.get("body", b""))
 
-    def answer(self, request_id: str) -> LineAnswer:
-        return LineAnswer(self._status, b"".join(self._chunks), request_id)
+    def answer(self, request_id: str, replica: str, market: str) -> LineAnswer:
+        return LineAnswer(self._status, b"".join(self._chunks), request_id, replica=replica, market=market)
 
 
 def _error_answer(error: SpeciateError, error_body: ErrorBody, request_id: str) -> LineAnswer:
