@@ -51,6 +51,7 @@ from speciate.models.text_model import TextModel, load_text_model
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.embedder import Embedder
+from speciate.runtime.garbage import collect_seldom
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
@@ -100,6 +101,7 @@ def serve(settings: Settings) -> int:
     server = build_server(settings, [load_model(model) for model in settings.models])
     front = _Front(_uvicorn_config(settings.server))
     front.take_signals()
+    collect_seldom()
     with asyncio.Runner(loop_factory=front.config.get_loop_factory()) as runner:
         runner.run(_run(settings, server, front, listener))
     return 130 if signal.SIGINT in front.received else 0

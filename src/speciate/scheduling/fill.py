@@ -38,6 +38,7 @@ simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buf
 
 _computed_of: Callable[[Sequence], int] = attrgetter("computed")
 _deadline_of: Callable[[Sequence], float] = attrgetter("deadline_s")
+_tpot_of: Callable[[Sequence], float] = attrgetter("tpot_s")
 
 
 class Fit(Enum):
@@ -67,7 +68,7 @@ def set_limits(state: TokenState, draft: Draft) -> None:
 
 def _even_s(draft: Draft, decodes: Collection[Sequence]) -> float:
     """Longest step that keeps gaps within TPOT, so that a jitter buffer is there for noise, not for every step."""
-    tpot_s = min((seq.tpot_s for seq in decodes), default=inf)
+    tpot_s = min(map(_tpot_of, decodes), default=inf)
     return tpot_s * max(1.0 / draft.strict_gamma, EVEN_SHARE)
 
 
@@ -310,24 +311,26 @@ def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
 def fill_all_batch_decodes(state: TokenState, draft: Draft) -> None:
     """What engines without pausing do; for comparisons."""
     for seq in list(state.residents.decoding[Tier.BATCH].values()):
-        if draft.has_slots:
-            _take_batch_decode(state, draft, seq)
+        if draft.has_slots and _has_place(state, draft, seq):
+            draft.used_s += draft.costs.decodes_s(1, seq.computed)
+            draft.take_decodes([seq])
 
 
 def _take_some_batch(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
-    ranked = sorted((not _is_urgent(state, draft, seq), seq.advanced_s, seq.order, seq) for seq in decodes)
+    ranked = sorted([(not _is_urgent(state, draft, seq), seq.advanced_s, seq.order, seq) for seq in decodes])
+    chosen: list[Sequence] = []
+    slots = min(draft.tokens_left, draft.sequences_left)
     for is_patient, _, _, seq in ranked:
         if not is_patient:
             _extend_for_urgent(state, draft)
-        if not draft.has_slots or draft.costs.decodes_s(1, seq.computed) > draft.room_s:
-            return
-        _take_batch_decode(state, draft, seq)
-
-
-def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
-    if _has_place(state, draft, seq):
-        draft.used_s += draft.costs.decodes_s(1, seq.computed)
-        draft.take_decodes([seq])
+        cost_s = draft.costs.decodes_s(1, seq.computed)
+        if len(chosen) >= slots or cost_s > draft.limit_s - draft.used_s:
+            break
+        if _has_place(state, draft, seq):
+            draft.used_s += cost_s
+            seq.step_id = draft.step_id  # it is in: nobody may take its blocks
+            chosen.append(seq)
+    draft.take_decodes(chosen)
 
 
 def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:

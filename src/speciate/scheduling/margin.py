@@ -67,12 +67,15 @@ class Margin:
         self._error_sum = 0.0
         self._correction = 0.0
         self._cold = COLD_MARGIN
+        self._known: tuple[float, float] | None = None
+        """(gamma, strict gamma), until something is observed: every plan asks."""
         self.promise(DEFAULT_SHARE, DEFAULT_TOKENS)
 
     def promise(self, share: float, num_tokens: int) -> None:
         """What real-time work is promised: this share of requests of about so many tokens."""
         self._allowed = PROMISE_PART * max(1e-6, 1.0 - share) / max(1, num_tokens)
         self._z = NormalDist().inv_cdf(1.0 - min(0.05, self._allowed))
+        self._known = None
 
     def observe(self, observed_s: float, predicted_s: float, is_cut: bool = False) -> None:
         """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's."""
@@ -83,6 +86,7 @@ class Margin:
         if len(self._cut) < MIN_OBSERVATIONS:
             self._all.add(ratio)
         self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
+        self._known = None
 
     def forget(self) -> None:
         """The machine changed: what was late meanwhile says nothing about what comes, its noise does."""
@@ -90,6 +94,7 @@ class Margin:
         self._all.clear()
         self._cut.clear()
         self._correction = 0.0
+        self._known = None
 
     def _track(self, is_late: bool) -> None:
         if len(self._cut) >= MIN_OBSERVATIONS:
@@ -104,17 +109,23 @@ class Margin:
 
     @property
     def gamma(self) -> float:
-        ratios = self._ratios()
-        return self._clipped(self._cold if ratios is None else ratios.quantile(COVERAGE))
+        return self._gammas()[0]
 
     @property
     def strict_gamma(self) -> float:
-        ratios = self._ratios()
-        if ratios is None:
-            return self._clipped(self._cold)
+        return self._gammas()[1]
+
+    def _gammas(self) -> tuple[float, float]:
+        if self._known is None:
+            ratios = self._ratios()
+            usual, strict = (self._cold, self._cold) if ratios is None else self._quantiles(ratios)
+            self._known = self._clipped(usual), self._clipped(strict)
+        return self._known
+
+    def _quantiles(self, ratios: Ratios) -> tuple[float, float]:
         median, usual = ratios.quantile(0.5), ratios.quantile(COVERAGE)
-        tail = median * (usual / median) ** ((self._z + self._correction) / Z_COVERAGE)
-        return self._clipped(max(tail, ratios.quantile(REALTIME_COVERAGE)))
+        tail: float = median * (usual / median) ** ((self._z + self._correction) / Z_COVERAGE)
+        return usual, max(tail, ratios.quantile(REALTIME_COVERAGE))
 
     def _ratios(self) -> Ratios | None:
         if len(self._cut) >= MIN_OBSERVATIONS:
