@@ -28,6 +28,7 @@ def main() -> None:
     given = _parser().parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     offsets, ratios = (2, (1.2, 2.0)) if given.quick else (given.offsets, RATIOS)
+    machine = describe_machine()
     rows: list[Row] = []
     began_s = time.process_time()
     for name in given.families:
@@ -41,7 +42,7 @@ def main() -> None:
             console.print(f"{name}: skipped, {given.data} is not there")
     if given.json:
         found = [msgspec.to_builtins(figure) for figure in figures(rows)]
-        facts = {"machine": describe_machine(), "cpu_s": round(time.process_time() - began_s), "offsets": offsets}
+        facts = {"machine": machine, "cpu_s": round(time.process_time() - began_s), "offsets": offsets}
         given.json.write_text(json.dumps({**facts, "figures": found}, indent=1) + "\n", encoding="utf-8")
     if given.plot:
         save_plot(figures(rows), given.plot)
