@@ -16,10 +16,10 @@ import msgspec
 from rich.console import Console
 
 from benchmarks.market.families import FAMILIES, family_scenes
-from benchmarks.market.figures import Row, figures, table
 from benchmarks.market.plots import save_plot
-from benchmarks.market.runs import run_scene
 from speciate.bench.machine import describe_machine
+from speciate.sim.market_compare import compare
+from speciate.sim.market_report import Row, figures, table
 
 RATIOS = (1.2, 1.5, 2.0, 3.0, 4.0)
 
@@ -34,7 +34,7 @@ def main() -> None:
     for name in given.families:
         scenes = family_scenes(name, given.data, given.quick)
         for scene in scenes:
-            rows += run_scene(name, scene, ratios, offsets, given.seed)
+            rows += compare(name, scene, ratios, offsets, given.seed)
             console.print(f"{name}: {scene.scene.name}, CPU {time.process_time() - began_s:.0f} s", style="dim")
         if scenes:
             console.print(table([row for row in rows if row.family == name], name))
