@@ -16,10 +16,10 @@ import msgspec
 from rich.console import Console
 
 from benchmarks.market.families import FAMILIES, family_scenes
-from benchmarks.market.figures import Row, figures, table
 from benchmarks.market.plots import save_plot
-from benchmarks.market.runs import run_scene
 from speciate.bench.machine import describe_machine
+from speciate.sim.market_compare import compare
+from speciate.sim.market_report import Row, figures, table
 
 RATIOS = (1.2, 1.5, 2.0, 3.0, 4.0)
 
@@ -28,12 +28,13 @@ def main() -> None:
     given = _parser().parse_args()
     console = Console(width=None if sys.stdout.isatty() else 150)
     offsets, ratios = (2, (1.2, 2.0)) if given.quick else (given.offsets, RATIOS)
+    machine = describe_machine()
     rows: list[Row] = []
     began_s = time.process_time()
     for name in given.families:
         scenes = family_scenes(name, given.data, given.quick)
         for scene in scenes:
-            rows += run_scene(name, scene, ratios, offsets, given.seed)
+            rows += compare(name, scene, ratios, offsets, given.seed)
             console.print(f"{name}: {scene.scene.name}, CPU {time.process_time() - began_s:.0f} s", style="dim")
         if scenes:
             console.print(table([row for row in rows if row.family == name], name))
@@ -41,7 +42,7 @@ def main() -> None:
             console.print(f"{name}: skipped, {given.data} is not there")
     if given.json:
         found = [msgspec.to_builtins(figure) for figure in figures(rows)]
-        facts = {"machine": describe_machine(), "cpu_s": round(time.process_time() - began_s), "offsets": offsets}
+        facts = {"machine": machine, "cpu_s": round(time.process_time() - began_s), "offsets": offsets}
         given.json.write_text(json.dumps({**facts, "figures": found}, indent=1) + "\n", encoding="utf-8")
     if given.plot:
         save_plot(figures(rows), given.plot)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib
 
-from benchmarks.market.figures import Figure
+from speciate.sim.market_report import Figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -19,12 +19,14 @@ import uvicorn
 from msgspec import Struct
 
 from speciate import __version__
+from speciate.admission.admit import Demand
+from speciate.admission.batch_rate import predict_lines_per_s
 from speciate.api.app import create_app
 from speciate.api.auth import KeyRing
 from speciate.api.batches_lines import LineRunner
 from speciate.api.call import Services
 from speciate.api.options import ApiKey, ApiOptions
-from speciate.batch.jobs import BatchJobs
+from speciate.batch.jobs import BatchJobs, Sample
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import Credit
@@ -210,7 +212,12 @@ def open_batches(settings: Settings, server: Server) -> AbstractAsyncContextMana
     gateway = server.gateway
     runner = LineRunner(Services(gateway, api_options(settings), KeyRing(())))
     names = frozenset(model.name for model in gateway.served())
-    ports = BatchPorts(runner.run, lambda model: _num_batch_running(gateway, model), names.__contains__)
+    ports = BatchPorts(
+        run_line=runner.run,
+        num_running=lambda model: _num_batch_running(gateway, model),
+        serves=names.__contains__,
+        predict_rate=lambda sample: _predicted_rate(settings, gateway, sample),
+    )
     folder = data_folder(settings.batch)
     log.info("batches are in %s%s", folder, " and Postgres" if batch_postgres_url() else "")
     return open_jobs(folder, batch_postgres_url(), ports, batch_options(settings), BatchMetrics(server.metrics))
@@ -253,6 +260,16 @@ def batch_options(settings: Settings) -> BatchOptions:
         cancel_grace_s=batch.cancel_grace_s,
         credit=Credit(most=batch.max_in_flight),
     )
+
+
+def _predicted_rate(settings: Settings, gateway: Gateway, sample: Sample) -> float | None:
+    """From the replica's own step times; None for a model that is not here, or makes vectors."""
+    served = next((model for model in gateway.served() if model.name == sample.model), None)
+    load = gateway.loads().get(served.base) if served is not None else None
+    if load is None:
+        return None
+    demand = Demand(settings.segment_table()[Tier.BATCH], sample.prompt_tokens, sample.max_tokens)
+    return predict_lines_per_s(demand, load, settings.admission, settings.batch.max_in_flight)
 
 
 def _num_batch_running(gateway: Gateway, model: str) -> int | None:

@@ -262,7 +262,7 @@ def _two_workers(tmp_path: Path, server: PrivatePostgres, name: str, *flags: str
 
 def _kill_two(tmp_path: Path, server: PrivatePostgres, name: str, num_kills: int, num_lines: int) -> None:
     chance = random.Random(2)
-    victims = _two_workers(tmp_path, server, name, "--in-flight", "4", "--step-s", "0.02", "--lease-s", "1.5")
+    victims = _two_workers(tmp_path, server, name, "--in-flight", "4", "--step-s", "0.06", "--lease-s", "1.5")
     try:
         for victim in victims:
             victim.start()
@@ -275,6 +275,8 @@ def _kill_two(tmp_path: Path, server: PrivatePostgres, name: str, num_kills: int
             unlucky.kill()
             unlucky.start()
             unlucky.until_ready()
+        in_time = victims[0].ask(f"/batches/{batch_id}")["status"] == "in_progress"
+        assert in_time, "the job was over before the last kill: the kills show nothing"
         _check_output(victims[1], victims[1].until_over(batch_id, 300.0), num_lines)
     finally:
         for victim in victims:

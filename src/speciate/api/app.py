@@ -117,6 +117,7 @@ def _batch_routes(services: Services, jobs: BatchJobs) -> list[Route]:
         ("DELETE", "/files/{file_id}", files.delete, openai_error, None),
         ("GET", "/files/{file_id}/content", files.content, openai_error, None),
         ("POST", "/batches", batches.create, openai_error, None),
+        ("POST", "/batches/estimate", batches.estimate, openai_error, None),
         ("GET", "/batches", batches.list_batches, openai_error, None),
         ("GET", "/batches/{batch_id}", batches.retrieve, openai_error, None),
         ("POST", "/batches/{batch_id}/cancel", batches.cancel, openai_error, None),

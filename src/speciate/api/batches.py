@@ -10,10 +10,10 @@ from speciate.api.body import decode_body
 from speciate.api.call import BytesReply, Call, Reply, Services
 from speciate.api.files import checked_expiry_s, limit_of
 from speciate.batch.files import derived_file_id
-from speciate.batch.jobs import BatchJobs
+from speciate.batch.jobs import BatchJobs, Estimate
 from speciate.batch.publish import published_kinds
 from speciate.batch.records import BatchError, BatchRecord, BatchSpec, TokenUsage
-from speciate.batch.windows import parse_window
+from speciate.batch.windows import offered_window, parse_window
 from speciate.core.errors import InvalidRequest
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages")
@@ -36,6 +36,25 @@ class BatchBody(Struct):
     completion_window: str
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
+
+
+class EstimateBody(Struct):
+    input_file_id: str
+    completion_window: str = "24h"
+
+
+class EstimateAnswer(Struct, frozen=True):
+    """Nulls where neither a pace was seen nor one can be predicted."""
+
+    num_lines: int
+    lines_per_second: float | None
+    is_measured: bool
+    """Whether that was seen on this server, not predicted."""
+    seconds: float | None
+    """Until it would be done, after the work of earlier deadlines."""
+    is_feasible: bool | None
+    earliest_window: str | None
+    object: str = "batch.estimate"
 
 
 class CountsAnswer(Struct, frozen=True):
@@ -102,6 +121,7 @@ class BatchList(Struct, frozen=True):
     object: str = "list"
 
 
+_ESTIMATE_DECODER = msgspec.json.Decoder(EstimateBody)
 _DECODER = msgspec.json.Decoder(BatchBody)
 _encode = msgspec.json.Encoder().encode
 
@@ -116,6 +136,13 @@ class BatchesApi:
         spec = _spec(decode_body(_DECODER, call.body))
         batch = await self._jobs.create_batch(call.tenant or "", spec, idempotency_key(call))
         return BytesReply(_encode(batch_answer(batch)))
+
+    async def estimate(self, services: Services, call: Call) -> Reply:
+        """Ours: what a batch would meet, without filing it."""
+        body = decode_body(_ESTIMATE_DECODER, call.body)
+        window_s = parse_window(body.completion_window)
+        found = await self._jobs.estimate(call.tenant or "", body.input_file_id, window_s)
+        return BytesReply(_encode(_estimate_answer(found, window_s)))
 
     async def list_batches(self, services: Services, call: Call) -> Reply:
         query = parse_qs(call.query.decode("latin-1"))
@@ -170,6 +197,18 @@ def batch_answer(batch: BatchRecord) -> BatchAnswer:
         request_counts=CountsAnswer(counts.total, counts.completed, counts.unsuccessful),
         usage=_usage(batch.usage),
         metadata=batch.spec.metadata,
+    )
+
+
+def _estimate_answer(found: Estimate, window_s: float) -> EstimateAnswer:
+    earliest_s = found.earliest_s
+    return EstimateAnswer(
+        num_lines=found.num_lines,
+        lines_per_second=found.rate_per_s,
+        is_measured=found.is_measured,
+        seconds=earliest_s,
+        is_feasible=None if earliest_s is None else earliest_s <= window_s,
+        earliest_window=None if earliest_s is None else offered_window(earliest_s),
     )
 
 

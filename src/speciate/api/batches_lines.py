@@ -17,9 +17,11 @@ from speciate.core.errors import CapacityError, EngineFailed, InvalidRequest, In
 
 
 class LineRunner:
-    """Implements `RunLine` over the dialects. Whatever tier a body asks for, its lines are batch work."""
+    """Implements `RunLine` over the dialects. Whatever tier a body asks for, its lines are batch work. `replica` and
+    `market` are told in the provenance."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, replica: str = "local", market: str = "dedicated") -> None:
+        self._place = (replica, market)
         options = msgspec.structs.replace(services.options, max_stored_responses=1)
         self._services = Services(services.gateway, options, services.keys)
         self._answers: dict[str, tuple[Answer, ErrorBody]] = {
@@ -49,7 +51,7 @@ class LineRunner:
             await (await answer(self._services, call)).send(call)
         except SpeciateError as error:
             return _error_answer(error, error_body, job.request_id)
-        return reply.answer(job.request_id)
+        return reply.answer(job.request_id, *self._place)
 
 
 class _Captured:
@@ -69,8 +71,8 @@ class _Captured:
         else:
             self._chunks.append(message.get("body", b""))
 
-    def answer(self, request_id: str) -> LineAnswer:
-        return LineAnswer(self._status, b"".join(self._chunks), request_id)
+    def answer(self, request_id: str, replica: str, market: str) -> LineAnswer:
+        return LineAnswer(self._status, b"".join(self._chunks), request_id, replica=replica, market=market)
 
 
 def _error_answer(error: SpeciateError, error_body: ErrorBody, request_id: str) -> LineAnswer:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import BinaryIO
 
 from msgspec import Struct
@@ -29,12 +29,17 @@ from speciate.batch.records import (
 )
 from speciate.batch.steward import Steward
 from speciate.batch.store import BatchStore
+from speciate.batch.validate import peek_body
 from speciate.batch.windows import Backlog, earliest_window_s, offered_window
 from speciate.batch.worker import Worker
 from speciate.core.errors import InvalidRequest, NotFound, Overloaded, QuotaExceeded, WindowInfeasible
 from speciate.core.ports import Clock
 
 COUNT_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 18
+SAMPLE_LINES = 64
+BYTES_PER_TOKEN = 4
+"""Of English text; a guess that only a job before the first measured one rests on."""
 TIDY_ROWS = 5000
 
 
@@ -43,6 +48,34 @@ class RunningFile(Struct, frozen=True):
 
     batch: BatchRecord
     kind: FileKind
+
+
+class Sample(Struct, frozen=True):
+    """How big a job is, from its length and its first lines."""
+
+    num_lines: int
+    model: str
+    prompt_tokens: int
+    max_tokens: int
+
+
+PredictRate = Callable[[Sample], float | None]
+"""Lines a second that the engine would do of such work; None where nothing is known."""
+
+
+def no_prediction(sample: Sample) -> float | None:
+    return None
+
+
+class Estimate(Struct, frozen=True):
+    """Whether a job can be done in its window, as far as is known now."""
+
+    num_lines: int
+    rate_per_s: float | None
+    """Seen lately, or else predicted; None where nothing is known."""
+    is_measured: bool
+    earliest_s: float | None
+    """Seconds until it would be done, after the work of earlier deadlines."""
 
 
 class BatchJobs:
@@ -55,6 +88,7 @@ class BatchJobs:
         publisher: Publisher,
         worker: Worker,
         steward: Steward,
+        predict_rate: PredictRate,
         options: BatchOptions,
         clock: Clock,
     ) -> None:
@@ -63,6 +97,7 @@ class BatchJobs:
         self._publisher = publisher
         self._worker = worker
         self._steward = steward
+        self._predict_rate = predict_rate
         self._clock = clock
         self.options = options
 
@@ -86,6 +121,10 @@ class BatchJobs:
     def begin_file(self) -> tuple[str, Part]:
         file_id = new_file_id()
         return file_id, self._shelf.begin(file_id)
+
+    def begin_named_file(self, file_id: str) -> Part:
+        """For whoever knows its id, from its content."""
+        return self._shelf.begin(file_id)
 
     async def room_bytes(self, tenant: str) -> int:
         """What the tenant may still store. Raises QuotaExceeded when that is nothing."""
@@ -212,26 +251,47 @@ class BatchJobs:
                 retry_after_s=60.0,
             )
 
-    async def _check_window(self, spec: BatchSpec) -> None:
-        """Refuse what cannot be done in time at the pace that was seen; without one, believe."""
-        pace = self._worker.pace
-        if not pace.is_known:
-            return
-        num_lines = await asyncio.to_thread(self._count_lines, spec.input_file_id)
-        others = [Backlog(job.num_open, job.deadline_s) for job in await self._store.jobs()]
-        now_s = self._clock.now_s()
-        earliest_s = earliest_window_s(num_lines, spec.window_s, others, pace.rate_per_s(), now_s)
-        if earliest_s > spec.window_s:
-            raise WindowInfeasible(
-                f"{num_lines} lines cannot be done within {spec.window}: at {pace.rate_per_s():.3g} lines/s and with "
-                f"the work of earlier deadlines they need {math.ceil(earliest_s)} s. The earliest window that can be "
-                f"kept is {offered_window(earliest_s)}.",
-                param="completion_window",
-            )
+    async def estimate(self, tenant: str, file_id: str, window_s: float) -> Estimate:
+        """What is known of a job before it is filed. Raises NotFound."""
+        await self.find_file(tenant, file_id)
+        return await self._estimate(file_id, window_s)
 
-    def _count_lines(self, file_id: str) -> int:
-        num_lines = 0
+    async def _check_window(self, spec: BatchSpec) -> None:
+        """Refuse what cannot be done in time; believe where nothing is known."""
+        found = await self._estimate(spec.input_file_id, spec.window_s)
+        if found.earliest_s is None or found.rate_per_s is None or found.earliest_s <= spec.window_s:
+            return
+        seen = "seen" if found.is_measured else "predicted"
+        raise WindowInfeasible(
+            f"{found.num_lines} lines cannot be done within {spec.window}: at {found.rate_per_s:.3g} lines/s ({seen}), "
+            f"after the work of earlier deadlines, they need {math.ceil(found.earliest_s)} s. The earliest window that "
+            f"can be kept is {offered_window(found.earliest_s)}.",
+            param="completion_window",
+        )
+
+    async def _estimate(self, file_id: str, window_s: float) -> Estimate:
+        sample = await asyncio.to_thread(self._sample, file_id)
+        pace = self._worker.pace
+        rate_per_s = pace.rate_per_s() if pace.is_known else self._predict_rate(sample)
+        if not rate_per_s:
+            return Estimate(sample.num_lines, None, pace.is_known, None)
+        others = [Backlog(job.num_open, job.deadline_s) for job in await self._store.jobs()]
+        earliest_s = earliest_window_s(sample.num_lines, window_s, others, rate_per_s, self._clock.now_s())
+        return Estimate(sample.num_lines, rate_per_s, pace.is_known, earliest_s)
+
+    def _sample(self, file_id: str) -> Sample:
+        """Blocks: it counts the lines of the whole file."""
         with self._shelf.open(file_id) as file:
+            head = file.read(SAMPLE_BYTES).splitlines()[:SAMPLE_LINES]
+            file.seek(0)
+            num_lines = 0
             while block := file.read(COUNT_BYTES):
                 num_lines += block.count(b"\n")
-        return max(1, num_lines)
+        bodies = [body for line in head if (body := peek_body(line)) is not None]
+        num = max(1, len(bodies))
+        return Sample(
+            num_lines=max(1, num_lines),
+            model=bodies[0].model if bodies else "",
+            prompt_tokens=sum(len(line) for line in head) // (max(1, len(head)) * BYTES_PER_TOKEN) + 1,
+            max_tokens=sum(body.longest for body in bodies) // num + 1,
+        )

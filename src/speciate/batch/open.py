@@ -13,7 +13,7 @@ from msgspec import Struct
 from speciate.batch.clock import WallClock
 from speciate.batch.database import Database
 from speciate.batch.files import FileShelf
-from speciate.batch.jobs import BatchJobs
+from speciate.batch.jobs import BatchJobs, PredictRate, no_prediction
 from speciate.batch.options import BatchOptions
 from speciate.batch.publish import Publisher
 from speciate.batch.sql_store import SqlBatchStore
@@ -30,6 +30,7 @@ class BatchPorts(Struct, frozen=True):
     run_line: RunLine
     num_running: NumRunning
     serves: Callable[[str], bool]
+    predict_rate: PredictRate = no_prediction
 
 
 @asynccontextmanager
@@ -78,7 +79,7 @@ async def _build(
     )
     publisher = Publisher(store, shelf)
     steward = Steward(store, shelf, publisher, options, clock, ports.serves, name=name, on_work=worker.wake)
-    return BatchJobs(store, shelf, publisher, worker, steward, options, clock)
+    return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, options, clock)
 
 
 def _open_database(folder: Path, postgres_url: str | None) -> Database:

@@ -18,6 +18,8 @@ from speciate.batch.sql_store import RANK_WINDOW
 MAX_ERRORS = 100
 """More are counted, not listed."""
 MAX_ID_CHARS = 512
+UNLIMITED_TOKENS = 512
+"""Assumed in estimates of an answer that names no limit."""
 BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -62,6 +64,32 @@ class BatchLine(Struct, frozen=True):
 
 _LINE = msgspec.json.Decoder(_Line)
 _BATCH_LINE = msgspec.json.Decoder(BatchLine)
+
+
+class PeekedBody(Struct):
+    """What an estimate needs of a request, whatever its dialect calls it."""
+
+    model: str = ""
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def longest(self) -> int:
+        given = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens)
+        return next((limit for limit in given if limit is not None), UNLIMITED_TOKENS)
+
+
+class _PeekedLine(Struct):
+    body: PeekedBody
+
+
+def peek_body(data: bytes) -> PeekedBody | None:
+    """None for a line that is no request; it is not judged here."""
+    try:
+        return msgspec.json.decode(data, type=_PeekedLine).body
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def read_line(data: bytes) -> BatchLine:

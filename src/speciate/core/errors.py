@@ -23,6 +23,7 @@ SpeciateError
 +-- OperatorError                   whoever runs the server can mend it
 |   +-- ConfigError                 500 invalid_config
 |   +-- LoadFailed                  500 model_load_failed
+|   +-- SignalUnavailable           500 signal_unavailable    a live price, machine or carbon source
 +-- EngineFailed                    500 engine_failed         a step was lost
 +-- InvariantError                  500 internal_error        our bug
 """
@@ -161,6 +162,12 @@ class ConfigError(OperatorError):
 
 class LoadFailed(OperatorError):
     code = "model_load_failed"
+
+
+class SignalUnavailable(OperatorError):
+    """A live source could not be read; its last values stay until they are stale."""
+
+    code = "signal_unavailable"
 
 
 class EngineFailed(SpeciateError):

@@ -31,6 +31,8 @@ class Draft:
     used_s: float = 0.0
     realtime_limit_s: float = inf
     """The part of the limit that running real-time work asks for."""
+    whole_limit_s: float = inf
+    """The limit before batch work was told to spare arrivals."""
     is_closed: bool = False
     """Real-time work waits for the next step: only decodes that must run may still enter."""
     lacks_memory: bool = False

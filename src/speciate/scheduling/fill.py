@@ -1,7 +1,8 @@
 """The stages that fill a step, most urgent first. Each puts in what the budget and memory allow, and nothing else.
 
 limits -> real-time decodes -> whole real-time prompts -> interactive decodes -> interactive prompts
-       -> batch decodes (or paused in place) -> batch prompts -> one batch sequence if the step is still empty
+       -> a limit for batch work -> batch decodes (or paused in place) -> batch prompts
+       -> one batch sequence if the step is still empty
 """
 
 from collections.abc import Callable, Collection
@@ -28,6 +29,8 @@ PATIENT_S = 1.0
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
+SPARED_BASES = 3.0
+"""A step for batch work lasts at least so many times what an empty one takes: shorter ones would waste the device."""
 EVEN_SHARE = 0.87
 """Even gaps may cost so much of a TPOT: on a steady machine p99 gaps then keep to TPOT for 2 % of the batch rate (A100
 simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buffer has to do."""
@@ -281,6 +284,17 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     draft.relegated.append((seq.seq_id, seq.tier))
 
 
+def spare_arrivals(state: TokenState, draft: Draft) -> None:
+    """Whoever arrives next waits for this step: batch work may make it as long as a share of what an interactive
+    prompt's own step takes, even where promises would allow more. Urgent batch work asks for no leave."""
+    draft.whole_limit_s = draft.limit_s
+    guard = state.guards[Tier.INTERACTIVE]
+    if guard.is_armed(draft.now_s):
+        own_s = draft.costs.base_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
+        spared_s = max(SPARED_BASES * draft.costs.base_s, state.options.batch_delay * own_s)
+        draft.limit_s = max(draft.used_s, min(draft.limit_s, spared_s))
+
+
 def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
     """All that fit the budget; the others keep their blocks and sit this step out. Urgent first, then longest idle."""
     decodes = list(state.residents.decoding[Tier.BATCH].values())
@@ -332,9 +346,11 @@ def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
 
 def _extend_for_urgent(state: TokenState, draft: Draft) -> None:
     """The floor: work that would miss its window may stretch a step a little, never one with real-time work."""
-    if not draft.has_realtime and not draft.is_extended:
+    if not draft.is_extended:
         draft.is_extended = True
-        draft.limit_s *= 1.0 + state.options.batch_floor
+        draft.limit_s = draft.whole_limit_s
+        if not draft.has_realtime:
+            draft.limit_s *= 1.0 + state.options.batch_floor
 
 
 def fill_batch_prompts(state: TokenState, draft: Draft) -> None:
@@ -360,7 +376,7 @@ def _take_batch_prompt(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
 def force_batch(state: TokenState, draft: Draft) -> None:
     """No budget, however tight, leaves the device idle: one batch sequence makes the smallest useful progress."""
     if not draft.steps:
-        draft.limit_s = inf
+        draft.limit_s = draft.whole_limit_s = inf
         draft.sequences_left = 1
         draft.tokens_left = min(draft.tokens_left, state.options.min_chunk_tokens)
         fill_batch_decodes(state, draft)

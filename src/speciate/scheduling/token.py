@@ -272,6 +272,7 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
         fill.fill_realtime_prompts,
         fill.fill_interactive_decodes,
         fill.fill_interactive_prompts,
+        fill.spare_arrivals,
         fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
         fill.fill_batch_prompts,
         fill.force_batch,

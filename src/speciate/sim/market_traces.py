@@ -35,7 +35,7 @@ class ZoneStatistics(Struct, frozen=True):
     availability: float
     up_median_s: float
     up_mean_s: float
-    down_median_s: float = 1500.0
+    down_median_s: float = 1000.0
     longest_s: float = 80 * 3600.0
     """Runs are cut at this length when down."""
     usd_per_h: float = SPOT_SHARE
@@ -43,21 +43,21 @@ class ZoneStatistics(Struct, frozen=True):
 
 MINUTE_S = 60.0
 PUBLISHED_ZONES = (
-    ZoneStatistics("us-east-1a", "us-east-1", 0.22, 24 * MINUTE_S, 52 * MINUTE_S, usd_per_h=0.30),
-    ZoneStatistics("us-east-1c", "us-east-1", 0.40, 30 * MINUTE_S, 80 * MINUTE_S, usd_per_h=0.31),
-    ZoneStatistics("us-east-1d", "us-east-1", 0.52, 30 * MINUTE_S, 100 * MINUTE_S, usd_per_h=0.33),
-    ZoneStatistics("us-east-2a", "us-east-2", 0.45, 35 * MINUTE_S, 100 * MINUTE_S, usd_per_h=0.30),
-    ZoneStatistics("us-east-2b", "us-east-2", 0.58, 40 * MINUTE_S, 140 * MINUTE_S, usd_per_h=0.32),
-    ZoneStatistics("us-east-2c", "us-east-2", 0.62, 45 * MINUTE_S, 170 * MINUTE_S, usd_per_h=0.34),
-    ZoneStatistics("us-west-2a", "us-west-2", 0.70, 45 * MINUTE_S, 260 * MINUTE_S, usd_per_h=0.33),
-    ZoneStatistics("us-west-2b", "us-west-2", 0.86, 45 * MINUTE_S, 420 * MINUTE_S, usd_per_h=0.35),
-    ZoneStatistics("us-west-2c", "us-west-2", 0.96, 40 * MINUTE_S, 1200 * MINUTE_S, usd_per_h=0.36),
+    ZoneStatistics("us-east-1a", "us-east-1", 0.21, 15 * MINUTE_S, 45 * MINUTE_S, usd_per_h=0.30),
+    ZoneStatistics("us-east-1c", "us-east-1", 0.38, 18 * MINUTE_S, 80 * MINUTE_S, usd_per_h=0.31),
+    ZoneStatistics("us-east-1d", "us-east-1", 0.48, 18 * MINUTE_S, 100 * MINUTE_S, usd_per_h=0.33),
+    ZoneStatistics("us-east-2a", "us-east-2", 0.42, 20 * MINUTE_S, 100 * MINUTE_S, usd_per_h=0.30),
+    ZoneStatistics("us-east-2b", "us-east-2", 0.54, 22 * MINUTE_S, 140 * MINUTE_S, usd_per_h=0.32),
+    ZoneStatistics("us-east-2c", "us-east-2", 0.58, 25 * MINUTE_S, 170 * MINUTE_S, usd_per_h=0.34),
+    ZoneStatistics("us-west-2a", "us-west-2", 0.70, 28 * MINUTE_S, 260 * MINUTE_S, usd_per_h=0.33),
+    ZoneStatistics("us-west-2b", "us-west-2", 0.84, 32 * MINUTE_S, 420 * MINUTE_S, usd_per_h=0.35),
+    ZoneStatistics("us-west-2c", "us-west-2", 0.95, 36 * MINUTE_S, 900 * MINUTE_S, usd_per_h=0.36),
 )
 """Nine zones of the spread measured on the V100 traces of skypilot-org/spot-traces (2023): availability 0.17 to 0.90,
 up-runs of median 20 to 84 min and mean 43 to 624 min, down-runs of median 23 to 42 min. A region's shocks, drawn on
-top, take a tenth of the time."""
-REGION_SHOCK_UP_S = 30 * 3600.0
-REGION_SHOCK_S = 2 * 3600.0
+top, take one part in fifteen of the time."""
+REGION_SHOCK_UP_S = 72 * 3600.0
+REGION_SHOCK_S = 5 * 3600.0
 
 
 def drawn_scene(

@@ -24,13 +24,16 @@ class StepTimes:
     def run_s(self, work: StepWork, now_s: float, most: int, horizon_s: float) -> tuple[list[float], list[float]]:
         """(durations, ends) of steps of decodes, a token further each: `most`, or those that begin before the horizon.
         One at least. Rounded as `step_s` rounds them one by one."""
-        line, least_s = self._calibration.line(work), self._calibration.least_s
-        fixed_s, context_s = line.base_s + line.decode_s * work.decodes, line.context_s
-        context, num, between_s = work.decode_context, work.decodes, self._between_s
         durations_s: list[float] = []
         ends_s: list[float] = []
+        line, least_s = self._calibration.line(work), self._calibration.least_s
+        context, num, between_s = work.decode_context, work.decodes, self._between_s
         while len(ends_s) < most and (not ends_s or now_s < horizon_s):
-            step_s = self._observed_s(max(fixed_s + context_s * context, least_s), now_s)
+            if line is None:
+                calibrated_s = self._calibration.step_s(StepWork(num, context, 0, 0.0, 0))
+            else:
+                calibrated_s = max(line.base_s + line.decode_s * num + line.context_s * context, least_s)
+            step_s = self._observed_s(calibrated_s, now_s)
             end_s = now_s + step_s
             durations_s.append(step_s)
             ends_s.append(end_s)

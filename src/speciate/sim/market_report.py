@@ -1,4 +1,4 @@
-"""Jobs into figures: by family, deadline and policy."""
+"""Replayed jobs into figures and a table: by family, deadline and policy."""
 
 from collections.abc import Sequence
 from statistics import fmean
