@@ -10,7 +10,6 @@ from speciate.core.scheduler import TokenWork
 from speciate.core.segment import TIER_RANK, Tier
 from speciate.scheduling.tenants import Tenant
 
-
 REALTIME: Final = Tier.REALTIME
 """Looking a member up in its enum costs more than the comparison; `is_pinned` is asked for every block."""
 
