@@ -168,7 +168,8 @@ def _take_all(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
     """Those among them that have or get a place for their next token."""
     lacking = [seq for seq in decodes if seq.computed >= seq.room_tokens]
     if len(lacking) <= state.memory.pool.num_available:
-        state.memory.grow(lacking)
+        for seq in lacking:
+            state.memory.grow(seq)
         draft.take_decodes(decodes)
         return
     for seq in decodes:

@@ -33,8 +33,6 @@ SEGMENTS = {
     Tier.INTERACTIVE: Segment("chat", Tier.INTERACTIVE, Slo(ttft_s=1.0, tpot_s=0.02), jitter_buffer=0.5),
     Tier.BATCH: Segment("docs", Tier.BATCH, Slo(e2e_s=600.0)),
 }
-REORDERED = {"edf-512"}
-"""Its decodes change places from step to step, so blocks of equal value are handed out in another order."""
 WORKLOADS: dict[str, Callable[[], Iterable[SimRequest]]] = {
     "chat": lambda: generate(Tier.INTERACTIVE, poisson(0.5), CONVERSATION, duration_s=40, seed=4),
     "batch": lambda: backlog(Tier.BATCH, 20, CONVERSATION, 4),
@@ -83,8 +81,7 @@ def run_requests(
             (seq.seq_id, seq.phase, seq.computed, seq.deadline_s, seq.advanced_s, seq.spent_s, len(seq.outputs))
             for seq in state.live.values()
         ]
-        if policy not in REORDERED:
-            books.append(state.memory.pool._free)
+        books.append(sorted(len(seq.table) for seq in state.live.values()))
         books += [{tier: state.lengths[tier].estimate(4096, 0) for tier in Tier}]
     return msgspec.structs.replace(report, cpu_s=0.0), books, report.num_events
 
