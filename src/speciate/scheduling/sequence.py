@@ -11,7 +11,9 @@ from speciate.core.segment import TIER_RANK, Tier
 from speciate.scheduling.tenants import Tenant
 
 REALTIME: Final = Tier.REALTIME
-"""Looking a member up in its enum costs more than the comparison; `is_pinned` is asked for every block."""
+INTERACTIVE: Final = Tier.INTERACTIVE
+BATCH: Final = Tier.BATCH
+"""For hot code: looking a member up in its enum costs more than what is then done with it."""
 
 
 class Phase(Enum):
