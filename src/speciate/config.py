@@ -16,9 +16,13 @@ from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.telemetry.export import OtelOptions
 
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
 """Environment variable with comma-separated keys; secrets are never in the file."""
+
+BATCH_POSTGRES_VARIABLE = "SPECIATE_BATCH_POSTGRES"
+"""Environment variable with the URL of the Postgres that holds batches, for several machines."""
 
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +39,48 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 10.0
     """On shutdown, how long running requests may go on."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BatchSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Files and batches: durable jobs. Their Postgres, if any, is named by the environment variable
+    SPECIATE_BATCH_POSTGRES, as its URL holds a secret."""
+
+    enabled: bool = True
+    directory: str | None = None
+    """Where files and the SQLite store are; null: `speciate` in the user's data folder (`$XDG_DATA_HOME` or
+    ~/.local/share). With Postgres, all machines must see the same folder."""
+    max_lines: int = 50_000
+    """Of one batch; 1000000 works."""
+    max_file_mib: float = 200.0
+    """Of one uploaded file."""
+    tenant_gib: float = 20.0
+    """All files of one tenant together."""
+    max_open_batches: int = 1000
+    """Of one tenant."""
+    input_expires_after_days: float | None = 30.0
+    """Uploaded files with purpose `batch` that name no expiry are deleted after so long; null keeps them."""
+    max_in_flight: int = 512
+    """Lines that run at once, at most."""
+    max_attempts: int = 3
+    """Runs of a line whose engine failed."""
+    max_worker_deaths: int = 5
+    """Processes that may die with a line before it is given up; from the third on it runs alone."""
+    lease_s: float = 30.0
+    """A worker that is silent so long is dead (Postgres; a folder with SQLite has one process, known to be dead at
+    once)."""
+    cancel_grace_s: float = 10.0
+    """Running lines of a cancelled batch may finish so long."""
+
+
+class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise of a tier."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    share: float = 0.95
+    jitter_buffer: float = 0.0
+    preemptible: bool = True
 
 
 class AdapterSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,17 +110,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     adapters: tuple[AdapterSettings, ...] = ()
     pooling: Literal["auto", "mean", "last", "cls"] = "auto"
     """For embeddings; auto is what the folder says, else `last` for decoders and `mean` for encoders."""
-
-
-class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The promise of a tier."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-    share: float = 0.95
-    jitter_buffer: float = 0.0
-    preemptible: bool = True
+    default_tier: Tier = Tier.INTERACTIVE
+    """Of requests that name no tier."""
+    segments: dict[Tier, SegmentSettings] = {}
+    """What this model promises where that differs from the server's `segments`; a row replaces the tier's whole row."""
 
 
 def _default_segments() -> dict[Tier, SegmentSettings]:
@@ -83,6 +122,13 @@ def _default_segments() -> dict[Tier, SegmentSettings]:
         Tier.INTERACTIVE: SegmentSettings(ttft_s=1.0, tpot_s=0.1, share=0.95, jitter_buffer=0.5),
         Tier.BATCH: SegmentSettings(e2e_s=86_400.0, share=0.99),
     }
+
+
+class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where requests are told beside /metrics."""
+
+    otel: OtelOptions | None = None
+    """Null: OpenTelemetry is off."""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,11 +146,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()
+    batch: BatchSettings = BatchSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""
-        rows = {**_default_segments(), **self.segments}
-        return {tier: _segment(tier, row) for tier, row in rows.items()}
+        return _table({**_default_segments(), **self.segments})
+
+    def model_segments(self, model: ModelSettings) -> dict[Tier, Segment]:
+        """The same for one model's requests: its own rows count before the server's."""
+        return _table({**_default_segments(), **self.segments, **model.segments})
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -140,6 +191,15 @@ def settings_schema() -> dict[str, Any]:
 def api_keys() -> tuple[str, ...]:
     """Keys from the environment; empty means that the server is open."""
     return tuple(key.strip() for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key.strip())
+
+
+def batch_postgres_url() -> str | None:
+    """Of the batch store; None where SQLite serves."""
+    return os.environ.get(BATCH_POSTGRES_VARIABLE) or None
+
+
+def _table(rows: dict[Tier, SegmentSettings]) -> dict[Tier, Segment]:
+    return {tier: _segment(tier, row) for tier, row in rows.items()}
 
 
 def _segment(tier: Tier, row: SegmentSettings) -> Segment:

@@ -12,9 +12,11 @@ The fake engine is scripted by the prompt: the last user message says what the m
 import asyncio
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,8 +32,15 @@ from tokenizers.models import BPE
 
 from speciate.admission.admit import AdmissionOptions, QueueLimits
 from speciate.api.app import create_app
-from speciate.api.options import ApiOptions, default_segments
+from speciate.api.auth import KeyRing
+from speciate.api.batches_lines import LineRunner
+from speciate.api.call import Services
+from speciate.api.options import ApiOptions
+from speciate.batch.jobs import BatchJobs
+from speciate.batch.open import BatchPorts, open_jobs
+from speciate.batch.options import BatchOptions
 from speciate.core.engine import SequenceSpec, TokenEngineShape
+from speciate.core.ports import Clock
 from speciate.core.request import SamplingParams
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost
@@ -47,7 +56,7 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
-from speciate.telemetry.metrics import Metrics, ReplicaMetrics
+from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 
 T = TypeVar("T")
 
@@ -113,20 +122,23 @@ def _call(line: str) -> str:
 
 
 class CompilingEngine(FakeEngine):
-    """Compiles grammars as real engines do, so that a bad one is refused; what it says is scripted all the same."""
+    """Compiles grammars as real engines do, so that a bad one is refused; what it says is scripted all the same, and
+    `obeyed` tells whether the grammar would have let it."""
 
     def __init__(self, tokenizer: Tokenizer, cost: StepCost) -> None:
+        self.obeyed: list[bool] = []
         eos = tokenizer.token_id(EOS)
         assert eos is not None
         shape = TokenEngineShape("fake", tokenizer.vocab_size, CONTEXT_TOKENS, 16, NUM_BLOCKS, 1, (eos,))
-        super().__init__(
-            shape, cost=cost, script=lambda ids: tokenizer.encode(reply_to(tokenizer.decode(ids, False)), False)
-        )
+        self._say = lambda ids: tokenizer.encode(reply_to(tokenizer.decode(ids, False)), False)
+        super().__init__(shape, cost=cost, script=self._say)
         self._compiler = GrammarCompiler(tokenizer.json_text, tokenizer.vocab_size, (eos,))
 
     def add(self, sequence: SequenceSpec) -> None:
         if sequence.grammar is not None:
-            self._compiler.matcher(sequence.grammar)
+            matcher = self._compiler.matcher(sequence.grammar)
+            said = self._say(sequence.prompt_tokens)
+            self.obeyed.append(all(matcher.allowed()[token] and matcher.accept(token) for token in said))
         super().add(sequence)
 
 
@@ -153,8 +165,16 @@ class ApiServer:
     """The server on a thread of its own, so that synchronous and asynchronous clients can both call it."""
 
     def __init__(
-        self, options: ApiOptions, cost: StepCost, limits: AdmissionOptions, send_buffer_bytes: int | None = None
+        self,
+        options: ApiOptions,
+        cost: StepCost,
+        limits: AdmissionOptions,
+        send_buffer_bytes: int | None = None,
+        batch: BatchOptions | None = None,
+        wall: Clock | None = None,
     ) -> None:
+        self._batch = batch or BatchOptions(poll_s=0.05, cancel_grace_s=0.2)
+        self._wall = wall
         self.tokenizer = make_tokenizer()
         self.engine = CompilingEngine(self.tokenizer, cost)
         self.metrics = Metrics()
@@ -215,9 +235,9 @@ class ApiServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with self._gateway() as gateway:
+        async with self._gateway() as gateway, self._jobs(gateway) as jobs:
             self.gateway = gateway
-            app = create_app(gateway, self._options, self.metrics.render)
+            app = create_app(gateway, self._options, self.metrics.render, jobs)
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
             self._uvicorn = uvicorn.Server(config)
             serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
@@ -226,6 +246,20 @@ class ApiServer:
                 await asyncio.sleep(0.005)
             self._ready.set()
             await serving
+
+    @asynccontextmanager
+    async def _jobs(self, gateway: Gateway) -> AsyncIterator[BatchJobs]:
+        names = {model.name for model in gateway.served()}
+        runner = LineRunner(Services(gateway, self._options, KeyRing(())))
+        ports = BatchPorts(
+            runner.run, lambda model: gateway.loads()["fake"].tiers[Tier.BATCH].num_running, names.__contains__
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_jobs(
+                Path(folder), None, ports, self._batch, BatchMetrics(self.metrics), self._wall
+            ) as jobs:
+                self.jobs = jobs
+                yield jobs
 
     @asynccontextmanager
     async def _gateway(self) -> AsyncIterator[Gateway]:
@@ -245,7 +279,7 @@ class ApiServer:
             self.engine, TokenScheduler(self.engine.shape), self.tokenizer, device, clock, replica_metrics
         )
         embedder = Embedder(CountingEmbedEngine(), device, clock)
-        models = (
+        served = (
             ServedModel("fake", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/fake", text),
             ServedModel(
                 "org/fake-lora", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/lora", text, "lora"
@@ -253,11 +287,11 @@ class ApiServer:
             ServedModel("plain", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/plain", plain),
             ServedModel("fake-embed", "fake-embed", "embed", 512, 1_700_000_000, "/models/embed", plain),
         )
+        segments = patient_segments()
         gateway = Gateway(
-            models,
+            tuple(msgspec.structs.replace(model, segments=segments) for model in served),
             {"fake": replica},
             {"fake-embed": embedder},
-            self._options.segments,
             self._limits,
             clock,
             self.metrics,
@@ -270,8 +304,7 @@ class ApiServer:
 
 def patient_segments() -> dict[Tier, Segment]:
     """Promises that a slow test machine keeps: admission refuses nothing."""
-    slo = Slo(ttft_s=60.0, tpot_s=10.0)
-    return {tier: msgspec.structs.replace(row, slo=slo) for tier, row in default_segments().items()}
+    return {tier: Segment(f"{tier}-text", tier, Slo(ttft_s=60.0, tpot_s=10.0)) for tier in Tier}
 
 
 def deep_queues() -> AdmissionOptions:
@@ -283,7 +316,7 @@ def deep_queues() -> AdmissionOptions:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
     """Fast: steps cost nothing."""
-    with ApiServer(ApiOptions(segments=patient_segments()), StepCost(), deep_queues()) as running:
+    with ApiServer(ApiOptions(), StepCost(), deep_queues()) as running:
         yield running
 
 
@@ -297,9 +330,12 @@ def start_server() -> Iterator[Callable[..., ApiServer]]:
         cost: StepCost | None = None,
         limits: AdmissionOptions | None = None,
         send_buffer_bytes: int | None = None,
+        batch: BatchOptions | None = None,
+        wall: Clock | None = None,
     ) -> ApiServer:
-        patient = msgspec.structs.replace(options or ApiOptions(), segments=patient_segments())
-        made = ApiServer(patient, cost or StepCost(), limits or deep_queues(), send_buffer_bytes)
+        made = ApiServer(
+            options or ApiOptions(), cost or StepCost(), limits or deep_queues(), send_buffer_bytes, batch, wall
+        )
         running.append(made.__enter__())
         return made
 

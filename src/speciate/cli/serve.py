@@ -1,7 +1,6 @@
 """`speciate serve`: settings from a file and flags, models loaded, the front door opened; drains on SIGTERM."""
 
 import argparse
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,13 @@ from speciate.config import ModelSettings, Settings, load_settings
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM (then status 0) or SIGINT (130)."""
     given = _parser().parse_args(arguments)
     settings = _with_flags(load_settings(given.config), given)
     logging.basicConfig(
         level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    asyncio.run(serve(settings))
-    return 0
+    return serve(settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kv-mib", type=float, help="KV cache memory in MiB (default 512)")
     parser.add_argument("--max-context", type=int, help="longest prompt plus output in tokens")
     parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: all cores)")
+    parser.add_argument("--data-dir", help="where files and batches are kept (default: the user's data folder)")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
     return parser
 
@@ -56,8 +55,12 @@ def _with_flags(settings: Settings, given: argparse.Namespace) -> Settings:
     }
     wanted = {key: value for key, value in changes.items() if value is not None}
     server = {"host": given.host, "port": given.port, "log_level": given.log_level}
+    batch = settings.batch
+    if given.data_dir is not None:
+        batch = msgspec.structs.replace(batch, directory=given.data_dir)
     return msgspec.structs.replace(
         settings,
+        batch=batch,
         models=tuple(msgspec.structs.replace(model, **wanted) for model in models),
         server=msgspec.structs.replace(settings.server, **{k: v for k, v in server.items() if v is not None}),
     )

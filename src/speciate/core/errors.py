@@ -10,10 +10,16 @@ SpeciateError
 |   +-- NotFound                    404 not_found
 |   |   +-- ModelNotFound           404 model_not_found
 |   +-- BodyTooLarge                413 request_too_large
+|   +-- RangeNotSatisfiable         416 range_not_satisfiable
+|   +-- Conflict                    409 conflict
+|   +-- WindowInfeasible            400 window_infeasible
+|   +-- QuotaExceeded               403 quota_exceeded
 +-- CapacityError                   the caller can come again
 |   +-- Overloaded                  429 rate_limit_exceeded   (retry_after_s)
 |   +-- DeadlineExceeded            504 deadline_exceeded
 |   +-- ShuttingDown                503 shutting_down
+|   +-- StoreUnavailable            503 store_unavailable     the batch store cannot be reached or written
+|   +-- StorageFull                 507 insufficient_storage  no room on the disk
 +-- OperatorError                   whoever runs the server can mend it
 |   +-- ConfigError                 500 invalid_config
 |   +-- LoadFailed                  500 model_load_failed
@@ -23,6 +29,8 @@ SpeciateError
 """
 
 from typing import ClassVar
+
+from speciate.core.admission import Room
 
 
 class SpeciateError(Exception):
@@ -78,20 +86,49 @@ class BodyTooLarge(CallerError):
     code = "request_too_large"
 
 
+class RangeNotSatisfiable(CallerError):
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class Conflict(CallerError):
+    status = 409
+    code = "conflict"
+
+
+class WindowInfeasible(CallerError):
+    """A batch that cannot be done in its window; the message says which could be kept.
+
+    Not 409 or 429: the official clients send those again by themselves, and the answer would be the same.
+    """
+
+    status = 400
+    code = "window_infeasible"
+
+
+class QuotaExceeded(CallerError):
+    status = 403
+    code = "quota_exceeded"
+
+
 class CapacityError(SpeciateError):
     status = 503
     code = "unavailable"
 
 
 class Overloaded(CapacityError):
-    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120."""
+    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120. `room` is what
+    the tier's queue still takes, where a tier's queue refused."""
 
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, param: str | None = None, room: Room | None = None
+    ) -> None:
         super().__init__(message, param=param)
         self.retry_after_s = retry_after_s
+        self.room = room
 
 
 class DeadlineExceeded(CapacityError):
@@ -102,6 +139,16 @@ class DeadlineExceeded(CapacityError):
 class ShuttingDown(CapacityError):
     status = 503
     code = "shutting_down"
+
+
+class StoreUnavailable(CapacityError):
+    status = 503
+    code = "store_unavailable"
+
+
+class StorageFull(CapacityError):
+    status = 507
+    code = "insufficient_storage"
 
 
 class OperatorError(SpeciateError):
