@@ -35,6 +35,7 @@ class BatchStoreMachine(RuleBasedStateMachine):
         self._claims: dict[str, list[Claim]] = {worker: [] for worker in WORKERS}
         self._written: dict[int, str] = {}
         self._fences: dict[int, int] = {}
+        self._seen: set[tuple[int, int]] = set()
         self._is_over = False
         self._num_lines = 0
 
@@ -75,7 +76,8 @@ class BatchStoreMachine(RuleBasedStateMachine):
         assert not (claims and self._is_over)
         for claim in claims:
             assert claim.index not in self._written, "a line that is over was given out"
-            assert claim.fence > self._fences.get(claim.index, 0), "a fence was used twice"
+            assert (claim.index, claim.fence) not in self._seen, "a fence was used twice"
+            self._seen.add((claim.index, claim.fence))
             self._fences[claim.index] = claim.fence
         self._claims[worker] += claims
 
