@@ -7,7 +7,7 @@ import uvicorn
 
 from benchmarks.overhead.echo_server import STEP_S
 from speciate.api.app import create_app
-from speciate.assembly import LoadedModel, api_options, build_server
+from speciate.assembly import LoadedModel, Server, api_options, build_server
 from speciate.config import ModelSettings, Settings
 from speciate.core.engine import TokenEngineShape
 from speciate.engines.fake import FakeEngine, StepCost
@@ -18,8 +18,20 @@ from speciate.models.text_model import load_text_model
 WORDS = (" the", " number", " of")
 
 
-async def main(port: int) -> None:
-    """Serve `fake` on a loopback port until killed."""
+def main(port: int) -> None:
+    """Serve `fake` on a loopback port until killed, on the event loop that `speciate serve` runs on."""
+    server, config = build(port)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(run(server, config))
+
+
+async def run(server: Server, config: uvicorn.Config) -> None:
+    server.start()
+    await uvicorn.Server(config).serve()
+    await server.stop()
+
+
+def build(port: int) -> tuple[Server, uvicorn.Config]:
     folder = read_model_folder(TEXT_DIR)
     text = load_text_model(folder)
     shape = TokenEngineShape(
@@ -31,11 +43,9 @@ async def main(port: int) -> None:
     model = LoadedModel(ModelSettings(name="fake"), TEXT_DIR, text, engine, None)
     settings = Settings(models=(model.settings,))
     server = build_server(settings, [model])
-    server.start()
     app = create_app(server.gateway, api_options(settings), server.metrics.render)
-    await uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", access_log=False)).serve()
-    await server.stop()
+    return server, uvicorn.Config(app, port=port, log_level="error", access_log=False, proxy_headers=False)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    main(int(sys.argv[1]))

@@ -43,7 +43,8 @@ async def measure(url: str, pid: int, body: dict[str, Any], load: Load) -> Cost:
     async def worker(session: aiohttp.ClientSession) -> None:
         nonlocal frames
         for _ in left:
-            frames += await send(session, url, payload)
+            received = await send(session, url, payload)
+            frames += received
 
     connector = aiohttp.TCPConnector(limit=0, force_close=True)  # llama-server ends kept connections at will
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=300)) as session:

@@ -1,5 +1,3 @@
-"""Speciate: one inference endpoint, a specialised stack for every kind of work."""
+"""Speciate: one inference endpoint, every promise kept on shared hardware. Start at docs/concepts/trace.md."""
 
-from importlib.metadata import version
-
-__version__ = version("speciate")
+__version__ = "0.1.0"

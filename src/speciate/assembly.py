@@ -3,12 +3,17 @@
 settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
 """
 
+import asyncio
+import importlib
 import logging
 import os
+import signal
 import socket
 import time
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from msgspec import Struct
@@ -35,7 +40,8 @@ from speciate.config import (
 )
 from speciate.core.engine import EmbedEngine, StepEngine
 from speciate.core.errors import ConfigError, LoadFailed
-from speciate.core.segment import Tier
+from speciate.core.ports import Clock
+from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
@@ -45,9 +51,11 @@ from speciate.models.text_model import TextModel, load_text_model
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.embedder import Embedder
+from speciate.runtime.garbage import collect_seldom
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
+from speciate.telemetry.export import OtelOptions, RequestExporter
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -82,22 +90,56 @@ class Server(Struct, frozen=True):
     async def stop(self) -> None:
         await self.gateway.stop()
         await self.device.close()
+        if self.metrics.exporter is not None:
+            await asyncio.to_thread(self.metrics.exporter.close)
 
 
-async def serve(settings: Settings) -> None:
-    """Load, listen, serve until SIGTERM or SIGINT, drain. Raises ConfigError, LoadFailed."""
+def serve(settings: Settings) -> int:
+    """Load, listen, serve until SIGTERM or SIGINT, drain; gives the exit status. Raises ConfigError, LoadFailed, and
+    KeyboardInterrupt for a SIGINT while models load."""
     listener = bind(settings.server)
     server = build_server(settings, [load_model(model) for model in settings.models])
+    front = _Front(_uvicorn_config(settings.server))
+    front.take_signals()
+    collect_seldom()
+    with asyncio.Runner(loop_factory=front.config.get_loop_factory()) as runner:
+        runner.run(_run(settings, server, front, listener))
+    return 130 if signal.SIGINT in front.received else 0
+
+
+async def _run(settings: Settings, server: Server, front: "_Front", listener: socket.socket) -> None:
     server.start()
     try:
         async with AsyncExitStack() as stack:
             jobs = await _enter_batches(stack, settings, server)
-            app = create_app(server.gateway, api_options(settings), server.metrics.render, jobs)
+            front.config.app = create_app(server.gateway, api_options(settings), server.metrics.render, jobs)
             host, port = listener.getsockname()[:2]
             log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
-            await uvicorn.Server(_uvicorn_config(app, settings.server)).serve(sockets=[listener])
+            await front.serve(sockets=[listener])
     finally:
         await server.stop()
+
+
+class _Front(uvicorn.Server):
+    """Takes signals before the event loop runs and keeps them until all is stopped: uvicorn alone would let one that
+    comes early break its start, and end the process by one that it has obeyed before the gateway is stopped."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.received: list[int] = []
+
+    def take_signals(self) -> None:
+        """From here on SIGINT and SIGTERM drain; a second SIGINT ends what still runs."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        self.handle_exit(number, frame)
 
 
 def bind(server: ServerSettings) -> socket.socket:
@@ -138,7 +180,8 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 
 def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     """Replicas on one device, and the gateway in front of them."""
-    device, clock, metrics = Device("cpu"), MonotonicClock(), Metrics()
+    device, clock = Device("cpu"), MonotonicClock()
+    metrics = Metrics(_exporter(settings.telemetry.otel, clock))
     metrics.build.labels(__version__).set(1)
     replicas = {
         m.settings.name: Replica(
@@ -154,10 +197,9 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     }
     embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
     gateway = Gateway(
-        tuple(served for m in models for served in _served(m)),
+        tuple(served for m in models for served in _served(m, settings.model_segments(m.settings))),
         replicas,
         embedders,
-        settings.segment_table(),
         settings.admission,
         clock,
         metrics,
@@ -236,19 +278,32 @@ def _num_batch_running(gateway: Gateway, model: str) -> int | None:
     return None if load is None else load.tiers[Tier.BATCH].num_running
 
 
+def _exporter(options: OtelOptions | None, clock: Clock) -> RequestExporter | None:
+    """Imported only where it is wanted: the extra may not be installed. Raises ConfigError then."""
+    if options is None:
+        return None
+    try:
+        otel = importlib.import_module("speciate.telemetry.otel")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"telemetry.otel needs OpenTelemetry's SDK ({error.name} is missing): pip install 'speciate[otel]'."
+        ) from error
+    exporter: RequestExporter = otel.otlp_exporter(options, clock)
+    return exporter
+
+
 def api_options(settings: Settings) -> ApiOptions:
     """The front door's options; keys come from the environment."""
     server = settings.server
     return ApiOptions(
         api_keys=tuple(ApiKey(key, tenant=f"key-{number}") for number, key in enumerate(api_keys())),
-        segments=settings.segment_table(),
         max_body_bytes=round(server.max_body_mib * 2**20),
         heartbeat_s=server.heartbeat_s,
         write_stall_s=server.write_stall_s,
     )
 
 
-def _served(model: LoadedModel) -> list[ServedModel]:
+def _served(model: LoadedModel, segments: dict[Tier, Segment]) -> list[ServedModel]:
     """The model's own name, its aliases and its adapters."""
     settings, created = model.settings, int(model.folder.stat().st_mtime)
     context = _context_tokens(model)
@@ -263,6 +318,8 @@ def _served(model: LoadedModel) -> list[ServedModel]:
             root=str(root),
             text=model.text,
             adapter=adapter,
+            segments=segments,
+            default_tier=settings.default_tier,
         )
 
     names = [named(name, model.folder) for name in (settings.name, *settings.aliases)]
@@ -303,17 +360,22 @@ def _adapter_path(path: str) -> Path:
     return POCKET_FOLDERS.get(path, Path(path).expanduser())
 
 
-def _uvicorn_config(app: object, server: ServerSettings) -> uvicorn.Config:
+def _uvicorn_config(server: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        _not_ready,  # replaced once there is an event loop to build the app on
         log_level=server.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(server.drain_s)),
         timeout_keep_alive=75,
         backlog=BACKLOG,
         ws="none",
     )
+
+
+async def _not_ready(scope: object, receive: object, send: object) -> None:
+    raise RuntimeError("the app was asked before it was built; this is a bug")
 
 
 def _names(gateway: Gateway) -> str:

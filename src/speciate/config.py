@@ -16,6 +16,7 @@ from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.telemetry.export import OtelOptions
 
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
 """Environment variable with comma-separated keys; secrets are never in the file."""
@@ -71,6 +72,17 @@ class BatchSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Running lines of a cancelled batch may finish so long."""
 
 
+class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The promise of a tier."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    share: float = 0.95
+    jitter_buffer: float = 0.0
+    preemptible: bool = True
+
+
 class AdapterSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A LoRA adapter (PEFT folder), served under its own model name beside its base."""
 
@@ -98,17 +110,10 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     adapters: tuple[AdapterSettings, ...] = ()
     pooling: Literal["auto", "mean", "last", "cls"] = "auto"
     """For embeddings; auto is what the folder says, else `last` for decoders and `mean` for encoders."""
-
-
-class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The promise of a tier."""
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-    share: float = 0.95
-    jitter_buffer: float = 0.0
-    preemptible: bool = True
+    default_tier: Tier = Tier.INTERACTIVE
+    """Of requests that name no tier."""
+    segments: dict[Tier, SegmentSettings] = {}
+    """What this model promises where that differs from the server's `segments`; a row replaces the tier's whole row."""
 
 
 def _default_segments() -> dict[Tier, SegmentSettings]:
@@ -117,6 +122,13 @@ def _default_segments() -> dict[Tier, SegmentSettings]:
         Tier.INTERACTIVE: SegmentSettings(ttft_s=1.0, tpot_s=0.1, share=0.95, jitter_buffer=0.5),
         Tier.BATCH: SegmentSettings(e2e_s=86_400.0, share=0.99),
     }
+
+
+class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where requests are told beside /metrics."""
+
+    otel: OtelOptions | None = None
+    """Null: OpenTelemetry is off."""
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,11 +147,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()
     batch: BatchSettings = BatchSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""
-        rows = {**_default_segments(), **self.segments}
-        return {tier: _segment(tier, row) for tier, row in rows.items()}
+        return _table({**_default_segments(), **self.segments})
+
+    def model_segments(self, model: ModelSettings) -> dict[Tier, Segment]:
+        """The same for one model's requests: its own rows count before the server's."""
+        return _table({**_default_segments(), **self.segments, **model.segments})
 
 
 def load_settings(path: Path | None) -> Settings:
@@ -180,6 +196,10 @@ def api_keys() -> tuple[str, ...]:
 def batch_postgres_url() -> str | None:
     """Of the batch store; None where SQLite serves."""
     return os.environ.get(BATCH_POSTGRES_VARIABLE) or None
+
+
+def _table(rows: dict[Tier, SegmentSettings]) -> dict[Tier, Segment]:
+    return {tier: _segment(tier, row) for tier, row in rows.items()}
 
 
 def _segment(tier: Tier, row: SegmentSettings) -> Segment:

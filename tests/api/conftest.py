@@ -35,7 +35,7 @@ from speciate.api.app import create_app
 from speciate.api.auth import KeyRing
 from speciate.api.batches_lines import LineRunner
 from speciate.api.call import Services
-from speciate.api.options import ApiOptions, default_segments
+from speciate.api.options import ApiOptions
 from speciate.batch.jobs import BatchJobs
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
@@ -122,20 +122,23 @@ def _call(line: str) -> str:
 
 
 class CompilingEngine(FakeEngine):
-    """Compiles grammars as real engines do, so that a bad one is refused; what it says is scripted all the same."""
+    """Compiles grammars as real engines do, so that a bad one is refused; what it says is scripted all the same, and
+    `obeyed` tells whether the grammar would have let it."""
 
     def __init__(self, tokenizer: Tokenizer, cost: StepCost) -> None:
+        self.obeyed: list[bool] = []
         eos = tokenizer.token_id(EOS)
         assert eos is not None
         shape = TokenEngineShape("fake", tokenizer.vocab_size, CONTEXT_TOKENS, 16, NUM_BLOCKS, 1, (eos,))
-        super().__init__(
-            shape, cost=cost, script=lambda ids: tokenizer.encode(reply_to(tokenizer.decode(ids, False)), False)
-        )
+        self._say = lambda ids: tokenizer.encode(reply_to(tokenizer.decode(ids, False)), False)
+        super().__init__(shape, cost=cost, script=self._say)
         self._compiler = GrammarCompiler(tokenizer.json_text, tokenizer.vocab_size, (eos,))
 
     def add(self, sequence: SequenceSpec) -> None:
         if sequence.grammar is not None:
-            self._compiler.matcher(sequence.grammar)
+            matcher = self._compiler.matcher(sequence.grammar)
+            said = self._say(sequence.prompt_tokens)
+            self.obeyed.append(all(matcher.allowed()[token] and matcher.accept(token) for token in said))
         super().add(sequence)
 
 
@@ -276,7 +279,7 @@ class ApiServer:
             self.engine, TokenScheduler(self.engine.shape), self.tokenizer, device, clock, replica_metrics
         )
         embedder = Embedder(CountingEmbedEngine(), device, clock)
-        models = (
+        served = (
             ServedModel("fake", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/fake", text),
             ServedModel(
                 "org/fake-lora", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/lora", text, "lora"
@@ -284,11 +287,11 @@ class ApiServer:
             ServedModel("plain", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/plain", plain),
             ServedModel("fake-embed", "fake-embed", "embed", 512, 1_700_000_000, "/models/embed", plain),
         )
+        segments = patient_segments()
         gateway = Gateway(
-            models,
+            tuple(msgspec.structs.replace(model, segments=segments) for model in served),
             {"fake": replica},
             {"fake-embed": embedder},
-            self._options.segments,
             self._limits,
             clock,
             self.metrics,
@@ -301,8 +304,7 @@ class ApiServer:
 
 def patient_segments() -> dict[Tier, Segment]:
     """Promises that a slow test machine keeps: admission refuses nothing."""
-    slo = Slo(ttft_s=60.0, tpot_s=10.0)
-    return {tier: msgspec.structs.replace(row, slo=slo) for tier, row in default_segments().items()}
+    return {tier: Segment(f"{tier}-text", tier, Slo(ttft_s=60.0, tpot_s=10.0)) for tier in Tier}
 
 
 def deep_queues() -> AdmissionOptions:
@@ -314,7 +316,7 @@ def deep_queues() -> AdmissionOptions:
 @pytest.fixture(scope="session")
 def server() -> Iterator[ApiServer]:
     """Fast: steps cost nothing."""
-    with ApiServer(ApiOptions(segments=patient_segments()), StepCost(), deep_queues()) as running:
+    with ApiServer(ApiOptions(), StepCost(), deep_queues()) as running:
         yield running
 
 
@@ -331,8 +333,9 @@ def start_server() -> Iterator[Callable[..., ApiServer]]:
         batch: BatchOptions | None = None,
         wall: Clock | None = None,
     ) -> ApiServer:
-        patient = msgspec.structs.replace(options or ApiOptions(), segments=patient_segments())
-        made = ApiServer(patient, cost or StepCost(), limits or deep_queues(), send_buffer_bytes, batch, wall)
+        made = ApiServer(
+            options or ApiOptions(), cost or StepCost(), limits or deep_queues(), send_buffer_bytes, batch, wall
+        )
         running.append(made.__enter__())
         return made
 

@@ -110,6 +110,35 @@ def test_reasoning_is_told_under_both_names(server):
     assert "".join(d.content or "" for d in deltas) == "done"
 
 
+@pytest.mark.parametrize("thinks_in_prompt", [True, False])
+def test_a_model_thinks_freely_and_its_answer_obeys_the_format(server, thinks_in_prompt):
+    def ask(said):
+        answer = server.openai().chat.completions.create(
+            model="fake",
+            messages=_user(f"think let {{me}} see | {said}"),
+            response_format={"type": "json_object"},
+            extra_body={"chat_template_kwargs": {"enable_thinking": thinks_in_prompt}},
+        )
+        return answer.choices[0].message, server.engine.obeyed[-1]
+
+    message, is_obedient = ask('{"a": 1}')
+    assert (message.reasoning_content, message.content) == ("let {me} see", '{"a": 1}')
+    assert is_obedient
+    assert not ask("no object")[1]
+
+
+def test_with_tools_and_a_format_a_thought_may_come_first(server):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    for said in ('{"a": 1}', "no object"):
+        server.openai().chat.completions.create(
+            model="fake",
+            messages=_user(f"think hm | {said}"),
+            response_format={"type": "json_object"},
+            tools=[tool],
+        )
+    assert server.engine.obeyed[-2:] == [True, False]
+
+
 def test_tool_calls(server):
     answer = server.openai().chat.completions.create(
         model="fake", messages=_user('call get_weather {"city": "Köln"}'), tools=[WEATHER]

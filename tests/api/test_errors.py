@@ -161,6 +161,8 @@ def test_overload_says_when_to_come_again(start_server, tiny_queues):
     assert 1 <= int(headers["retry-after"]) <= 120
     assert 1 <= int(headers["retry-after-ms"]) <= 120_000
     assert refused.value.code == "rate_limit_exceeded"
+    assert headers["x-ratelimit-remaining-requests"] == headers["x-ratelimit-limit-requests"] == "0"
+    assert headers["x-ratelimit-reset-requests"] == "1s"
     with pytest.raises(openai.RateLimitError):
         server.openai().chat.completions.create(**CHAT, stream=True)
 

@@ -101,3 +101,31 @@ async def test_ctrl_c_ends_it_quietly() -> None:
         rest = await process.stderr.read()
         await process.wait()
     assert b"Traceback" not in rest
+
+
+@pytest.mark.parametrize("after_s", [0.15, 0.3, 0.45, 0.6, 0.9])
+async def test_ctrl_c_is_quiet_while_it_starts_too(after_s: float) -> None:
+    """Importing, loading, opening the door. (In the first 0.05 s it is Python itself that starts.)"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "speciate", "serve", "--port", "0", stderr=asyncio.subprocess.PIPE
+    )
+    await asyncio.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(60):
+        _, output = await process.communicate()
+    assert b"Traceback" not in output
+    assert process.returncode in (130, -signal.SIGINT)
+
+
+async def test_sigterm_is_an_orderly_end() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "speciate", "serve", "--port", "0", stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while b"startup complete" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        rest = await process.stderr.read()
+        assert await process.wait() == 0
+    assert b"Traceback" not in rest

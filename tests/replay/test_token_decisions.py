@@ -11,7 +11,7 @@ from speciate.core.engine import TokenEngineShape
 from speciate.core.scheduler import Decision, StepOutcome, TokenWork
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
-from speciate.scheduling.step_time import StepCosts, StepFeatures
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
 from speciate.scheduling.token import TokenScheduler
 
 TRUTH = StepCosts(base_s=0.008, decode_s=0.0015, context_s=1e-7, prefill_s=0.0015, prefill_context_s=1e-8)

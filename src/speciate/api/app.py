@@ -1,7 +1,7 @@
 """The app: which path is answered by which dialect. Nothing is decided here."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from speciate.api.auth import KeyRing
 from speciate.api.batches import BatchesApi
@@ -26,8 +27,11 @@ from speciate.api.messages_batches import MessageBatchesApi
 from speciate.api.models import list_models, retrieve_model
 from speciate.api.options import ApiOptions
 from speciate.api.ports import Gateway
+from speciate.api.rate_limits import RATE_LIMIT_NAMES
 from speciate.api.responses import ResponsesApi
 from speciate.batch.jobs import BatchJobs
+
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def create_app(
@@ -35,7 +39,7 @@ def create_app(
     options: ApiOptions,
     render_metrics: Callable[[], bytes] | None = None,
     jobs: BatchJobs | None = None,
-) -> Starlette:
+) -> Asgi:
     """The ASGI app; files and batches only where there are jobs. The caller starts and stops the gateway and the jobs;
     the app ends its own background responses on shutdown."""
     services = Services(gateway, options, KeyRing(options.api_keys))
@@ -46,16 +50,35 @@ def create_app(
         yield
         await responses.close()
 
-    return Starlette(
-        routes=[
-            *(_batch_routes(services, jobs) if jobs is not None else []),
-            *_inference_routes(services, responses),
-            *_open_routes(services, render_metrics),
-        ],
+    batches = [] if jobs is None else _batch_routes(services, jobs)
+    inference = _inference_routes(services, responses)
+    app = Starlette(
+        routes=[*batches, *inference, *_open_routes(services, render_metrics)],
         exception_handlers={HTTPException: _http_error},
         middleware=_middleware(options),
         lifespan=lifespan,
     )
+    return app if options.cors_origins else _Direct(app, inference)
+
+
+class _Direct:
+    """Takes requests for a route without parameters straight to its endpoint: it needs no routing, and no middleware
+    around every frame. All else goes through Starlette."""
+
+    def __init__(self, app: Starlette, routes: list[Route]) -> None:
+        self._app = app
+        self._endpoints = {
+            (method, route.path): route.app
+            for route in routes
+            if "{" not in route.path
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = None
+        if scope["type"] == "http" and not scope.get("root_path"):
+            endpoint = self._endpoints.get((scope["method"], scope["path"]))
+        await (endpoint or self._app)(scope, receive, send)
 
 
 def _inference_routes(services: Services, responses: ResponsesApi) -> list[Route]:
@@ -134,7 +157,7 @@ def _middleware(options: ApiOptions) -> list[Middleware]:
             allow_origins=options.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-speciate-tier", "retry-after"],
+            expose_headers=["x-request-id", "x-speciate-tier", "retry-after", *RATE_LIMIT_NAMES],
         )
     ]
 

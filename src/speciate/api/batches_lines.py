@@ -14,7 +14,6 @@ from speciate.api.responses import ResponsesApi
 from speciate.batch.lines import LineAnswer
 from speciate.batch.worker import LineJob
 from speciate.core.errors import CapacityError, EngineFailed, InvalidRequest, InvariantError, Overloaded, SpeciateError
-from speciate.core.segment import Slo, Tier
 
 
 class LineRunner:
@@ -25,7 +24,6 @@ class LineRunner:
         self._place = (replica, market)
         options = msgspec.structs.replace(services.options, max_stored_responses=1)
         self._services = Services(services.gateway, options, services.keys)
-        self._of_window: dict[float, Services] = {}
         self._answers: dict[str, tuple[Answer, ErrorBody]] = {
             "/v1/chat/completions": (create_chat, openai_error),
             "/v1/completions": (create_completion, openai_error),
@@ -46,24 +44,14 @@ class LineRunner:
             received_s=0.0,
             tenant=job.tenant or None,
             body=job.body,
+            batch_window_s=job.window_s,
         )
         answer, error_body = self._answers[job.url]
         try:
-            await (await answer(self._services_for(job.window_s), call)).send(call)
+            await (await answer(self._services, call)).send(call)
         except SpeciateError as error:
             return _error_answer(error, error_body, job.request_id)
         return reply.answer(job.request_id, *self._place)
-
-    def _services_for(self, window_s: float) -> Services:
-        """All tiers are the batch tier here, with the batch's own window."""
-        found = self._of_window.get(window_s)
-        if found is None:
-            base = self._services
-            row = base.options.segments[Tier.BATCH]
-            row = msgspec.structs.replace(row, slo=Slo(e2e_s=window_s, share=row.slo.share))
-            options = msgspec.structs.replace(base.options, segments=dict.fromkeys(Tier, row))
-            found = self._of_window[window_s] = Services(base.gateway, options, base.keys)
-        return found
 
 
 class _Captured:

@@ -45,6 +45,8 @@ class Call:
     tenant: str | None = None
     """Whose key was sent; None where the server is open."""
     body: bytes = b""
+    batch_window_s: float | None = None
+    """Of a line of a batch: it is batch work, whatever it asks for, and due so long after its batch was made."""
     receive: Receive | None = None
     """Where a route reads its body itself."""
     extra_headers: Headers = field(default_factory=list)

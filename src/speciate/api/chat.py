@@ -17,7 +17,7 @@ from speciate.api.promise import promise_of
 from speciate.api.sse import DONE, EventStream
 from speciate.api.streams import Whole
 from speciate.api.tiers import WORD_OF_TIER
-from speciate.api.turn import Turn, open_turn, tier_headers
+from speciate.api.turn import Turn, open_turn
 from speciate.api.usage import CompletionUsage, served_tier, usage_of
 from speciate.core.errors import SpeciateError
 from speciate.core.output import Finish
@@ -69,7 +69,7 @@ _encode = msgspec.json.Encoder().encode
 
 async def create_chat(services: Services, call: Call) -> Reply:
     body = decode_chat(call.body)
-    promise = promise_of(services, call, body, may_use_read_timeout=not body.stream)
+    promise = promise_of(services, call, body.model, body, may_use_read_timeout=not body.stream)
     turn = await open_turn(services, new_id("chatcmpl-"), chat_wish(body), promise)
     return _stream(services, turn, body) if body.stream else await _whole(turn)
 
@@ -87,7 +87,7 @@ async def _whole(turn: Turn) -> Reply:
         usage=usage_of(finishes, sum(turn.num_tokens(s.reasoning) for s in said), choices_per_prompt=len(finishes)),
         service_tier=WORD_OF_TIER[tier],
     )
-    return BytesReply(_encode(answer), headers=tier_headers(tier))
+    return BytesReply(_encode(answer), headers=turn.headers_in(tier))
 
 
 def _choice(turn: Turn, index: int, whole: Whole, said: Said) -> ChoiceAnswer:

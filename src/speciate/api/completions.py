@@ -19,7 +19,7 @@ from speciate.api.sse import DONE, EventStream
 from speciate.api.streams import Whole, choice_events, whole_answers
 from speciate.api.submit import choice_requests, find_text_model, submit_all
 from speciate.api.tiers import WORD_OF_TIER
-from speciate.api.turn import tier_headers
+from speciate.api.turn import answer_headers
 from speciate.api.usage import CompletionUsage, served_tier, usage_of
 from speciate.core.output import Delta, Finish
 from speciate.core.request import GenerateRequest, StopRules
@@ -77,13 +77,13 @@ async def create_completion(services: Services, call: Call) -> Reply:
         error_frame,
         heartbeat_s=services.options.heartbeat_s,
         write_stall_s=services.options.write_stall_s,
-        headers=tier_headers(job.tier),
+        headers=answer_headers(job.tier, job.submissions),
     )
 
 
 async def _open(services: Services, call: Call, body: CompletionBody) -> Job:
     model, text = find_text_model(services.gateway, body.model)
-    promise = promise_of(services, call, body, may_use_read_timeout=not body.stream)
+    promise = promise_of(services, call, body.model, body, may_use_read_timeout=not body.stream)
     answer_id, num_choices = new_id("cmpl-"), body.n or 1
     sampling = sampling_params(body, text.default_sampling, body.logprobs)
     grammar = completion_grammar(body)
@@ -102,6 +102,7 @@ async def _open(services: Services, call: Call, body: CompletionBody) -> Job:
             grammar,
             num_choices=num_choices,
             skip_special_tokens=body.skip_special_tokens is not False,
+            operation="text_completion",
         )
         echoes += [_echo(text, prompt) if body.echo else ""] * num_choices
     submissions = await submit_all(services.gateway, requests)
@@ -136,7 +137,7 @@ async def _whole(job: Job) -> Reply:
     tier = served_tier(finishes)
     choices = [_choice(job, i, whole) for i, whole in enumerate(wholes)]
     answer = _answer(job, choices, job.usage(finishes), tier)
-    return BytesReply(_encode(answer), headers=tier_headers(tier))
+    return BytesReply(_encode(answer), headers=answer_headers(tier, job.submissions))
 
 
 def _choice(job: Job, index: int, whole: Whole) -> CompletionChoice:

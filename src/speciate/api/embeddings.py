@@ -59,7 +59,7 @@ _encode_json = msgspec.json.Encoder().encode
 async def create_embeddings(services: Services, call: Call) -> Reply:
     body = decode_body(_DECODER, call.body)
     model = services.gateway.find(body.model)
-    promise = promise_of(services, call, body, may_use_read_timeout=True)
+    promise = promise_of(services, call, body.model, body, may_use_read_timeout=True)
     request = EmbedRequest(
         request_id=new_id("emb-"),
         model=model.name,

@@ -5,6 +5,7 @@ import math
 import msgspec
 from msgspec import Struct
 
+from speciate.api.rate_limits import rate_limit_headers
 from speciate.core.errors import DeadlineExceeded, Overloaded, ShuttingDown, SpeciateError
 
 MAX_RETRY_AFTER_S = 120
@@ -71,7 +72,8 @@ def anthropic_error(error: SpeciateError, request_id: str) -> bytes:
 def error_headers(error: SpeciateError) -> Headers:
     """When to come again, for those who may; and whether to try at all."""
     if isinstance(error, Overloaded):
-        return _retry_headers(error.retry_after_s)
+        limits = [] if error.room is None else rate_limit_headers(error.room)
+        return [*_retry_headers(error.retry_after_s), *limits]
     if isinstance(error, ShuttingDown):
         return _retry_headers(1.0)
     if isinstance(error, DeadlineExceeded):

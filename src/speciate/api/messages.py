@@ -16,7 +16,7 @@ from speciate.api.prompt import turn_prompt
 from speciate.api.sampling import SamplingFields
 from speciate.api.sse import EventStream
 from speciate.api.submit import find_text_model
-from speciate.api.turn import Turn, open_turn, tier_headers
+from speciate.api.turn import Turn, open_turn
 from speciate.core.errors import SpeciateError
 from speciate.core.output import Finish
 
@@ -59,7 +59,7 @@ async def create_message(services: Services, call: Call) -> Reply:
     call.extra_headers.append((b"request-id", call.request_id.encode()))
     body = decode_messages(call.body)
     fields = sampling_fields(body)
-    promise = promise_of(services, call, fields, may_use_read_timeout=not body.stream)
+    promise = promise_of(services, call, body.model, fields, may_use_read_timeout=not body.stream)
     turn = await open_turn(services, new_id("msg_"), messages_wish(body, fields, body.max_tokens), promise)
     return _stream(services, call, turn, body) if body.stream else await _whole(turn, body)
 
@@ -67,7 +67,7 @@ async def create_message(services: Services, call: Call) -> Reply:
 async def count_tokens(services: Services, call: Call) -> Reply:
     body = decode_count(call.body)
     _, text = find_text_model(services.gateway, body.model)
-    prompt = await turn_prompt(text, messages_wish(body, SamplingFields(), None), is_constrained=False)
+    prompt = await turn_prompt(text, messages_wish(body, SamplingFields(), None))
     return BytesReply(_encode(TokenCount(len(prompt.tokens))))
 
 
@@ -83,7 +83,7 @@ async def _whole(turn: Turn, body: MessagesBody) -> Reply:
         stop_sequence=finish.stop_sequence,
         usage=usage_of_message(finish),
     )
-    return BytesReply(_encode(answer), headers=tier_headers(finish.tier))
+    return BytesReply(_encode(answer), headers=turn.headers_in(finish.tier))
 
 
 def _content(said: Said) -> list[ThinkingAnswer | TextAnswer | ToolUseAnswer]:

@@ -1,8 +1,6 @@
 """Settings of the front door."""
 
-from msgspec import Struct, field
-
-from speciate.core.segment import Segment, Slo, Tier
+from msgspec import Struct
 
 
 class ApiKey(Struct, frozen=True):
@@ -12,24 +10,11 @@ class ApiKey(Struct, frozen=True):
     tenant: str = "default"
 
 
-def default_segments() -> dict[Tier, Segment]:
-    """One text segment a tier, with the promises that the tiers are named for."""
-    return {
-        Tier.REALTIME: Segment(
-            "realtime-text", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05, share=0.99), preemptible=False
-        ),
-        Tier.INTERACTIVE: Segment("interactive-text", Tier.INTERACTIVE, Slo(ttft_s=1.0, tpot_s=0.1)),
-        Tier.BATCH: Segment("batch-text", Tier.BATCH, Slo(e2e_s=24 * 3600.0)),
-    }
-
-
 class ApiOptions(Struct, frozen=True):
-    """How requests are read, how long clients may take, and which segment serves which tier."""
+    """How requests are read, and how long clients may take."""
 
     api_keys: tuple[ApiKey, ...] = ()
     """Empty: everybody may enter."""
-    segments: dict[Tier, Segment] = field(default_factory=default_segments)
-    """The segment of each tier that the wire can name; all three tiers."""
     max_body_bytes: int = 8 * 1024 * 1024
     heartbeat_s: float = 15.0
     """A comment is sent on a stream that has been silent this long, before the first token too."""

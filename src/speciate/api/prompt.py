@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from speciate.api.wish import TurnWish
 from speciate.core.errors import InvalidRequest
-from speciate.models.reasoning import CLOSE, opens_thinking
+from speciate.models.reasoning import has_thought, opens_thinking
 from speciate.models.text_model import TextModel
 from speciate.models.tokenizer import Tokenizer
 
@@ -20,6 +20,8 @@ class Prompt(Struct, frozen=True):
     tokens: tuple[int, ...]
     starts_thinking: bool = False
     """The prompt ends inside a block of thought: the answer begins in it."""
+    may_think: bool = False
+    """A block of thought may come before the answer."""
 
 
 async def encode(tokenizer: Tokenizer, text: str, *, add_special: bool) -> tuple[int, ...]:
@@ -28,19 +30,19 @@ async def encode(tokenizer: Tokenizer, text: str, *, add_special: bool) -> tuple
     return await asyncio.to_thread(tokenizer.encode, text, add_special)
 
 
-async def turn_prompt(text: TextModel, wish: TurnWish, *, is_constrained: bool) -> Prompt:
-    """The conversation as the model's template writes it. A constraint binds from the first token on, so a model whose
-    template opens a thought gets it closed: its answer, not its thought, has to obey."""
-    written = render(text, wish, may_think=not is_constrained)
-    starts_thinking = text.reasons and opens_thinking(written)
-    if starts_thinking and is_constrained:
-        written, starts_thinking = f"{written}\n{CLOSE}\n\n", False
-    return Prompt(await encode(text.tokenizer, written, add_special=False), starts_thinking)
+async def turn_prompt(text: TextModel, wish: TurnWish) -> Prompt:
+    """The conversation as the model's template writes it."""
+    written = render(text, wish)
+    return Prompt(
+        await encode(text.tokenizer, written, add_special=False),
+        starts_thinking=text.reasons and opens_thinking(written),
+        may_think=text.reasons and not wish.continues_last and not has_thought(written),
+    )
 
 
-def render(text: TextModel, wish: TurnWish, *, may_think: bool) -> str:
+def render(text: TextModel, wish: TurnWish) -> str:
     """A turn that continues the last message is the prompt before it, and then its text."""
-    options = {**({} if may_think else {"enable_thinking": False}), **wish.template_options}
+    options = wish.template_options
     tools = [t.for_template() for t in wish.tools] if wish.tool_choice.mode != "none" else None
     if not wish.continues_last:
         return text.template.render(wish.messages, tools, **options)

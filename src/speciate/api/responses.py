@@ -14,7 +14,7 @@ from speciate.api.responses_object import new_response
 from speciate.api.responses_run import ResponseRun
 from speciate.api.responses_store import ResponseStore
 from speciate.api.sse import EventStream
-from speciate.api.turn import open_turn, tier_headers
+from speciate.api.turn import open_turn
 from speciate.core.errors import InvalidRequest, Overloaded, SpeciateError
 from speciate.core.segment import Slo, Tier
 
@@ -39,7 +39,7 @@ class ResponsesApi:
         if body.background:
             self._check_background_room()
         run = await self._open(services, call, body)
-        headers = tier_headers(run.turn.tier)
+        headers = run.turn.headers()
         if body.background:
             return self._start(run, body)
         if body.stream:
@@ -81,7 +81,7 @@ class ResponsesApi:
         earlier = self._earlier_items(call, body)
         items = [*earlier, *input_items(body.input, {item["id"]: item for item in earlier})]
         is_awaited = not body.stream and not body.background
-        promise = promise_of(services, call, body, may_use_read_timeout=is_awaited)
+        promise = promise_of(services, call, body.model, body, may_use_read_timeout=is_awaited)
         response_id = new_id("resp_")
         turn = await open_turn(services, response_id, responses_wish(body, items), _in_window(services, promise, body))
         response = new_response(response_id, int(time.time()), body, turn.sampling, turn.tier)
@@ -115,7 +115,7 @@ class ResponsesApi:
         self._store.add(run)
         queued = _encode(run.response)
         run.start_in_background()
-        return self._replay(run, -1) if body.stream else BytesReply(queued, headers=tier_headers(run.turn.tier))
+        return self._replay(run, -1) if body.stream else BytesReply(queued, headers=run.turn.headers())
 
     def _stream(self, run: ResponseRun) -> EventStream:
         return EventStream(
@@ -146,7 +146,7 @@ def _in_window(services: Services, promise: Promise, body: ResponsesBody) -> Pro
     named."""
     if body.background_options is None:
         return promise
-    segment = services.options.segments[Tier.BATCH]
+    segment = services.gateway.find(body.model).segments[Tier.BATCH]
     window_s = WINDOW_S.get(body.background_options.completion_window)
     if window_s is not None:
         segment = msgspec.structs.replace(segment, slo=Slo(e2e_s=window_s, share=segment.slo.share))

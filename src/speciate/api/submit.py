@@ -1,5 +1,7 @@
 """From what a dialect wants to core requests, and into the gateway."""
 
+from typing import Literal
+
 import msgspec
 
 from speciate.api.ports import Gateway
@@ -32,6 +34,7 @@ def choice_requests(
     *,
     num_choices: int,
     skip_special_tokens: bool,
+    operation: Literal["chat", "text_completion"] = "chat",
 ) -> list[GenerateRequest]:
     """One request a choice; a seed is moved on for each, or all choices would be the same."""
     return [
@@ -49,6 +52,8 @@ def choice_requests(
             deadline_s=promise.deadline_s,
             may_downgrade=promise.may_downgrade,
             skip_special_tokens=skip_special_tokens,
+            operation=operation,
+            trace_parent=promise.trace_parent,
         )
         for index in range(num_choices)
     ]

@@ -9,7 +9,6 @@ ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast", "u
 """OpenAI's words of November 2026; `fast` is the newer name of `priority`."""
 
 TIER_OF_WORD: dict[str, Tier] = {
-    "auto": Tier.INTERACTIVE,
     "default": Tier.INTERACTIVE,
     "scale": Tier.INTERACTIVE,
     "flex": Tier.BATCH,
@@ -24,16 +23,19 @@ _TIER_OF_OBJECTIVE: dict[bytes, Tier] = {t.value.encode(): t for t in Tier} | {
 }
 
 
-def tier_asked(service_tier: str | None, priority: int | None, headers: Mapping[bytes, bytes]) -> Tier:
-    """The body's word counts first, then vLLM's `priority` (lower is more urgent), then the gateway's header."""
+def tier_asked(service_tier: str | None, priority: int | None, headers: Mapping[bytes, bytes]) -> Tier | None:
+    """The body's word counts first, then vLLM's `priority` (lower is more urgent), then the gateway's header. None
+    where nothing was said, or `auto`: the model's policy decides."""
+    if service_tier == "auto":
+        return None
     if service_tier is not None:
         return TIER_OF_WORD[service_tier]
     if priority is not None:
         return tier_of_priority(priority)
     objective = headers.get(b"x-gateway-inference-objective")
     if objective is not None:
-        return _TIER_OF_OBJECTIVE.get(objective.lower(), Tier.INTERACTIVE)
-    return Tier.INTERACTIVE
+        return _TIER_OF_OBJECTIVE.get(objective.lower())
+    return None
 
 
 def tier_of_priority(priority: int) -> Tier:

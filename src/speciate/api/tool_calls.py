@@ -4,13 +4,14 @@ import json
 
 from speciate.api.call import new_id
 from speciate.api.pieces import CallArguments, CallStart, Piece, PieceReader, PlainReader, ReasoningPiece, TextPiece
+from speciate.api.prompt import Prompt
 from speciate.api.wish import TurnWish
 from speciate.core.errors import InvalidRequest
 from speciate.core.request import Grammar
 from speciate.models import tool_stream
-from speciate.models.reasoning import ReasoningStep, ReasoningStream
+from speciate.models.reasoning import ReasoningStep, ReasoningStream, grammar_after_thinking
 from speciate.models.text_model import TextModel
-from speciate.models.tool_formats import ToolChoice, ToolFormat, tool_grammar
+from speciate.models.tool_formats import ToolFormat, calls_or_answer_grammar, tool_grammar
 from speciate.models.tool_stream import ToolCallStream, ToolEvent
 
 
@@ -34,24 +35,14 @@ def grammar_of(text: TextModel, wish: TurnWish) -> Grammar | None:
     choice = wish.tool_choice
     if wish.grammar is None or choice.mode == "required":
         return tool_grammar(tool_format, wish.tools, choice, wish.may_call_in_parallel, text.tokenizer)
-    calls = tool_grammar(tool_format, wish.tools, ToolChoice("required"), wish.may_call_in_parallel, text.tokenizer)
-    return None if calls is None else _calls_or(calls, wish.grammar)
+    return calls_or_answer_grammar(tool_format, wish.tools, wish.grammar, wish.may_call_in_parallel, text.tokenizer)
 
 
-def _calls_or(calls: Grammar, answer: Grammar) -> Grammar:
-    """A Lark grammar whose start is `calls`, with another way to answer beside it."""
-    match answer.kind:
-        case "json_schema":
-            rule = f"%json {answer.source}"
-        case "json_object":
-            rule = '%json {"type": "object"}'
-        case _:
-            raise InvalidRequest(
-                f"An output constraint of kind {answer.kind} cannot be combined with tools; set tool_choice to none.",
-                param="tool_choice",
-            )
-    start, _, rules = calls.source.partition("\n")
-    return Grammar("lark", f"{start} | answer\nanswer: {rule}\n{rules}")
+def bound_after_thought(text: TextModel, grammar: Grammar | None, prompt: Prompt) -> Grammar | None:
+    """A model that reasons thinks freely; its answer is bound."""
+    if grammar is None or not text.reasons or not prompt.may_think:
+        return grammar
+    return grammar_after_thinking(grammar, text.tokenizer, prompt.starts_thinking)
 
 
 def shows_special_tokens(text: TextModel, wish: TurnWish) -> bool:

@@ -10,10 +10,11 @@ from speciate.api.errors import Headers
 from speciate.api.pieces import PieceFolder, PieceReader, Said
 from speciate.api.promise import Promise
 from speciate.api.prompt import Prompt, turn_prompt
+from speciate.api.rate_limits import rate_limit_headers
 from speciate.api.sampling import clamped_budget, output_budget, sampling_params, stop_rules
 from speciate.api.streams import ChoiceEvent, Whole, choice_events, whole_answers
 from speciate.api.submit import choice_requests, find_text_model, submit_all
-from speciate.api.tool_calls import grammar_of, piece_reader, shows_special_tokens
+from speciate.api.tool_calls import bound_after_thought, grammar_of, piece_reader, shows_special_tokens
 from speciate.api.wish import TurnWish
 from speciate.core.request import SamplingParams
 from speciate.core.segment import Tier
@@ -39,7 +40,12 @@ class Turn(Struct, frozen=True):
         return self.submissions[0].tier
 
     def headers(self) -> Headers:
-        return tier_headers(self.tier)
+        """Before the end: the tier of admission, and what it still takes."""
+        return self.headers_in(self.tier)
+
+    def headers_in(self, tier: Tier) -> Headers:
+        """Of a whole answer, whose serving tier is known."""
+        return answer_headers(tier, self.submissions)
 
     def reader(self) -> PieceReader:
         """A new one for each choice."""
@@ -62,15 +68,17 @@ class Turn(Struct, frozen=True):
         return len(self.text.tokenizer.encode(text, False)) if text else 0
 
 
-def tier_headers(tier: Tier) -> Headers:
-    return [(b"x-speciate-tier", tier.value.encode())]
+def answer_headers(tier: Tier, submissions: list[Submission]) -> Headers:
+    """The tier, and what it still takes beside these."""
+    limits = rate_limit_headers(submissions[-1].room, len(submissions) - 1)
+    return [(b"x-speciate-tier", tier.value.encode()), *limits]
 
 
 async def open_turn(services: Services, answer_id: str, wish: TurnWish, promise: Promise) -> Turn:
     """Raises what the gateway refuses, and InvalidRequest or ContextLengthExceeded for what can never run."""
     model, text = find_text_model(services.gateway, wish.model)
-    grammar = grammar_of(text, wish)
-    prompt = await turn_prompt(text, wish, is_constrained=grammar is not None)
+    prompt = await turn_prompt(text, wish)
+    grammar = bound_after_thought(text, grammar_of(text, wish), prompt)
     budget = clamped_budget if wish.is_upper_bound else output_budget
     max_tokens = budget(len(prompt.tokens), wish.max_tokens, model.context_tokens, wish.max_tokens_param)
     sampling = sampling_params(wish.fields, text.default_sampling, wish.num_logprobs)

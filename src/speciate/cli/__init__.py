@@ -6,8 +6,10 @@ instant.
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from speciate import __version__
 from speciate.core.errors import SpeciateError
@@ -28,14 +30,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] not in COMMANDS:
         _parser().parse_args(given or ["--help"])
         return 2
-    command = importlib.import_module(f"speciate.cli.{given[0]}")
     try:
-        return int(command.main(given[1:]))
+        return int(_import_command(given[0]).main(given[1:]))
     except SpeciateError as error:
         print(f"speciate {given[0]}: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _import_command(name: str) -> ModuleType:
+    """Ctrl-C ends the process at once meanwhile: some libraries, when interrupted at import, tell it as a failure."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return importlib.import_module(f"speciate.cli.{name}")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,11 @@
-"""`speciate bench demo | load`: the demo with a server of its own, or the same load against a server that runs."""
+"""`speciate bench`: the demo with a server of its own, or the same load against a server that runs.
+
+`speciate bench tiers` and `speciate bench calibrate` have modules of their own.
+"""
 
 import argparse
 import asyncio
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +20,9 @@ TRACE_FOLDERS = (Path("../shared/data"), Path("data"))
 
 def main(arguments: Sequence[str]) -> int:
     """Status 0 when every request was answered or honestly refused (429); the report says how many."""
+    if arguments and arguments[0] in ("tiers", "calibrate"):
+        command = importlib.import_module(f"speciate.cli.bench_{arguments[0]}")
+        return int(command.main(arguments[1:]))
     given = _parser().parse_args(arguments)
     options = DemoOptions(
         out=given.out,
@@ -39,7 +46,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="speciate bench", description="Load a server and report promises kept.")
+    parser = argparse.ArgumentParser(
+        prog="speciate bench",
+        description="Load a server and report promises kept. Also: speciate bench tiers | calibrate (--help).",
+    )
     parser.add_argument("--url", help="a server that runs (http://host:port); without it one is started and stopped")
     parser.add_argument("--model", default="pocket", help="model name to ask for (default pocket)")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of arrivals (default 60)")

@@ -1,7 +1,6 @@
 """`speciate serve`: settings from a file and flags, models loaded, the front door opened; drains on SIGTERM."""
 
 import argparse
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +12,13 @@ from speciate.config import ModelSettings, Settings, load_settings
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM (then status 0) or SIGINT (130)."""
     given = _parser().parse_args(arguments)
     settings = _with_flags(load_settings(given.config), given)
     logging.basicConfig(
         level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    asyncio.run(serve(settings))
-    return 0
+    return serve(settings)
 
 
 def _parser() -> argparse.ArgumentParser:

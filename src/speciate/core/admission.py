@@ -5,6 +5,22 @@ from msgspec import Struct
 from speciate.core.segment import Tier
 
 
+class Allowance(Struct, frozen=True):
+    """Of one quantity: what an idle server takes, what it still takes now, and when it takes all of it again."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+class Room(Struct, frozen=True):
+    """What one tier of one model still takes, told to clients so that they pace themselves."""
+
+    requests: Allowance
+    tokens: Allowance
+    """Prompt tokens."""
+
+
 class Admitted(Struct, frozen=True, tag="admitted"):
     """It may enter, in this tier (slower than asked for only if the caller allowed it)."""
 

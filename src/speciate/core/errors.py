@@ -23,11 +23,14 @@ SpeciateError
 +-- OperatorError                   whoever runs the server can mend it
 |   +-- ConfigError                 500 invalid_config
 |   +-- LoadFailed                  500 model_load_failed
+|   +-- SignalUnavailable           500 signal_unavailable    a live price, machine or carbon source
 +-- EngineFailed                    500 engine_failed         a step was lost
 +-- InvariantError                  500 internal_error        our bug
 """
 
 from typing import ClassVar
+
+from speciate.core.admission import Room
 
 
 class SpeciateError(Exception):
@@ -114,14 +117,18 @@ class CapacityError(SpeciateError):
 
 
 class Overloaded(CapacityError):
-    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120."""
+    """A queue is full or a promise cannot be kept; `retry_after_s` is when to come again, at most 120. `room` is what
+    the tier's queue still takes, where a tier's queue refused."""
 
     status = 429
     code = "rate_limit_exceeded"
 
-    def __init__(self, message: str, *, retry_after_s: float, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float, param: str | None = None, room: Room | None = None
+    ) -> None:
         super().__init__(message, param=param)
         self.retry_after_s = retry_after_s
+        self.room = room
 
 
 class DeadlineExceeded(CapacityError):
@@ -155,6 +162,12 @@ class ConfigError(OperatorError):
 
 class LoadFailed(OperatorError):
     code = "model_load_failed"
+
+
+class SignalUnavailable(OperatorError):
+    """A live source could not be read; its last values stay until they are stale."""
+
+    code = "signal_unavailable"
 
 
 class EngineFailed(SpeciateError):

@@ -67,6 +67,10 @@ class GenerateRequest(Struct, frozen=True):
     may_downgrade: bool = False
     """Whether the caller accepts a slower tier instead of a refusal; told in the answer when used."""
     skip_special_tokens: bool = True
+    operation: Literal["chat", "text_completion"] = "chat"
+    """What telemetry calls it."""
+    trace_parent: str | None = None
+    """The caller's span (W3C Trace Context), for telemetry."""
 
 
 class EmbedRequest(Struct, frozen=True):

@@ -32,6 +32,7 @@ class ChatTemplate:
         environment = _make_environment()
         try:
             self._template = environment.from_string(source)
+            self._template.globals = dict(self._template.globals)  # read at every rendering; as a ChainMap in Python
             self._variables = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise LoadFailed(f"the chat template has an error in line {error.lineno}: {error.message}") from error

@@ -1,10 +1,9 @@
 """Splits a thinking model's text into what it thought and what it says, while it is being written."""
 
-import re
-
 from msgspec import Struct
 
 from speciate.core.request import Grammar
+from speciate.models.lark import as_rules
 from speciate.models.tokenizer import Tokenizer
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -20,6 +19,11 @@ class ReasoningStep(Struct, frozen=True, gc=False):
 def opens_thinking(prompt: str) -> bool:
     """Whether a rendered prompt leaves the model inside a block of thought: then the answer holds only its end."""
     return prompt.rstrip().endswith(OPEN)
+
+
+def has_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends with a finished block of thought: nothing may be thought any more."""
+    return prompt.rstrip().endswith(CLOSE)
 
 
 class ReasoningStream:
@@ -95,22 +99,5 @@ def grammar_after_thinking(grammar: Grammar, tokenizer: Tokenizer, starts_inside
         barred = ",".join(map(str, sorted(tokenizer.special_ids | {close})))
         thought = f"thought: <[^{barred}]>* <[{close}]>"
     begin = f'"{OPEN}"' if opening is None else f"<[{opening}]>"
-    start = "start: thought blank answer" if starts_inside else f"start: ({begin} thought blank)? answer"
-    return Grammar("lark", "\n".join((start, thought, 'blank: ("\\n" "\\n"?)?', _as_answer(grammar))))
-
-
-def _as_answer(grammar: Grammar) -> str:
-    """The grammar as Lark rules under the name `answer`."""
-    match grammar.kind:
-        case "json_schema":
-            return f"answer: %json {grammar.source}"
-        case "json_object":
-            return 'answer: %json {"type": "object"}'
-        case "regex":
-            return f"answer: /{_SLASH.sub(lambda found: found[1] or _ESCAPES[found[0]], grammar.source)}/"
-        case "lark":
-            return re.sub(r"(?m)^start\b", "answer", grammar.source, count=1)
-
-
-_SLASH = re.compile(r"(\\.)|[/\n]", re.DOTALL)
-_ESCAPES = {"/": r"\/", "\n": r"\n"}
+    start = "start: thought blank thought_out" if starts_inside else f"start: ({begin} thought blank)? thought_out"
+    return Grammar("lark", "\n".join((start, thought, 'blank: ("\\n" "\\n"?)?', as_rules(grammar, "thought_out"))))

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from speciate.core.errors import InvalidRequest
 from speciate.core.request import Grammar
+from speciate.models.lark import as_rules
 from speciate.models.tokenizer import Tokenizer
 
 
@@ -101,6 +102,14 @@ def tool_grammar(
     rules = writer.calls(chosen, parallel and choice.name is None)
     start = writer.free_start() if choice.mode == "auto" else "start: calls"
     return Grammar("lark", "\n".join((start, *rules)) + "\n")
+
+
+def calls_or_answer_grammar(
+    tool_format: ToolFormat, tools: tuple[Tool, ...], answer: Grammar, parallel: bool, tokenizer: Tokenizer
+) -> Grammar:
+    """Either calls whose arguments obey their schemas, or an answer that obeys `answer`."""
+    rules = _GrammarWriter(tool_format, tokenizer).calls(tools, parallel)
+    return Grammar("lark", "\n".join(("start: calls | answer", as_rules(answer, "answer"), *rules)) + "\n")
 
 
 def _chosen(tools: tuple[Tool, ...], choice: ToolChoice) -> tuple[Tool, ...]:

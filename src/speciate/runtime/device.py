@@ -1,61 +1,85 @@
 """One device, one worker thread: steps of all engines on it run one at a time, the most urgent waiter first.
 
-Knows nothing of models or requests; a step cannot be interrupted, so whoever asks must ask for bounded ones.
+Knows nothing of models or requests; a step cannot be interrupted, so whoever asks must ask for bounded ones. A thread
+of our own and not an executor, which would double what the two hops between threads cost.
 """
 
 import asyncio
 import heapq
 import itertools
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[], Any]
+    outcome: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop
+
+
 class Device:
-    """Owns the worker thread. Not thread-safe: used from one event loop."""
+    """Owns the worker thread, which starts with the first step. Not thread-safe: used from one event loop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"device-{name}")
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._is_busy = False
-        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
+        self._waiting: list[tuple[int, int, _Job]] = []
         self._tickets = itertools.count()
 
-    def submit(self, rank: int, step: Callable[[], T]) -> asyncio.Future[T]:
+    def submit(self, rank: int, step: Callable[[], T]) -> "asyncio.Future[T]":
         """Run `step` on the worker thread: at once if the device is free, else by lower `rank`, then first come."""
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-        def start() -> None:
-            if outcome.cancelled():
-                self._start_next()
-                return
-            running = asyncio.get_running_loop().run_in_executor(self._executor, step)
-            running.add_done_callback(lambda done: self._finish(done, outcome))
-
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+        job = _Job(step, outcome, loop)
         if self._is_busy:
-            heapq.heappush(self._waiting, (rank, next(self._tickets), start))
+            heapq.heappush(self._waiting, (rank, next(self._tickets), job))
         else:
             self._is_busy = True
-            start()
+            self._start(job)
         return outcome
 
     async def close(self) -> None:
         """Wait for the running step and end the thread."""
-        await asyncio.to_thread(self._executor.shutdown)
+        self._jobs.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
-    def _finish(self, done: "asyncio.Future[T]", outcome: "asyncio.Future[T]") -> None:
-        error = done.exception()
+    def _start(self, job: _Job) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"device-{self.name}", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        """Runs on the worker thread."""
+        while (job := self._jobs.get()) is not None:
+            try:
+                result, error = job.run(), None
+            except BaseException as raised:  # noqa: BLE001 -- the boundary of the thread: the waiter raises it
+                result, error = None, raised
+            job.loop.call_soon_threadsafe(self._finish, job.outcome, result, error)
+            del job, result, error
+
+    def _finish(self, outcome: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
         if not outcome.cancelled():
             if error is not None:
                 outcome.set_exception(error)
             else:
-                outcome.set_result(done.result())
+                outcome.set_result(result)
         self._start_next()
 
     def _start_next(self) -> None:
-        if self._waiting:
-            heapq.heappop(self._waiting)[2]()
-        else:
-            self._is_busy = False
+        while self._waiting:
+            job = heapq.heappop(self._waiting)[2]
+            if not job.outcome.cancelled():
+                self._start(job)
+                return
+        self._is_busy = False

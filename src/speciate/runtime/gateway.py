@@ -8,7 +8,8 @@ import numpy as np
 from msgspec import Struct
 
 from speciate.admission.admit import AdmissionOptions, Demand, admit
-from speciate.core.admission import Refused
+from speciate.admission.room import room_after_refusal, room_beside
+from speciate.core.admission import Refused, Room
 from speciate.core.errors import InvalidRequest, ModelNotFound, Overloaded
 from speciate.core.output import Embeddings, OutputEvent
 from speciate.core.ports import Clock
@@ -39,6 +40,10 @@ class ServedModel(Struct, frozen=True):
     text: TextModel
     adapter: str | None = None
     owned_by: str = "speciate"
+    segments: dict[Tier, Segment] = {}
+    """What each tier promises to this model's requests; all three tiers."""
+    default_tier: Tier = Tier.INTERACTIVE
+    """Of requests that name none."""
 
 
 class Submission(Struct, frozen=True):
@@ -47,6 +52,8 @@ class Submission(Struct, frozen=True):
     request_id: str
     tier: Tier
     events: AsyncGenerator[OutputEvent, None]
+    room: Room
+    """What this tier still takes beside it."""
 
 
 class Gateway:
@@ -57,7 +64,6 @@ class Gateway:
         models: tuple[ServedModel, ...],
         replicas: Mapping[str, Replica],
         embedders: Mapping[str, Embedder],
-        segments: Mapping[Tier, Segment],
         limits: AdmissionOptions,
         clock: Clock,
         metrics: Metrics,
@@ -65,7 +71,6 @@ class Gateway:
         self._models = {model.name: model for model in models}
         self._replicas = replicas
         self._embedders = embedders
-        self._segments = segments
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
@@ -76,9 +81,10 @@ class Gateway:
         """Admit and start one sequence. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""
         model = self.find(request.model)
         replica = self._replica_of(model)
-        tier = self._admit(request, model, replica)
-        admitted = msgspec.structs.replace(request, segment=self._in_tier(request.segment, tier), adapter=model.adapter)
-        return Submission(request.request_id, tier, replica.generate(admitted))
+        tier, room = self._admit(request, model, replica)
+        segment = request.segment if request.segment.tier is tier else model.segments[tier]
+        admitted = msgspec.structs.replace(request, segment=segment, adapter=model.adapter)
+        return Submission(request.request_id, tier, replica.generate(admitted), room)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """One vector an input. Raises ModelNotFound, InvalidRequest, Overloaded, EngineFailed."""
@@ -94,6 +100,7 @@ class Gateway:
         if dimensions < embedder.engine.dimensions:
             vectors = tuple(_shorten(vector, dimensions) for vector in vectors)
         num_tokens = sum(len(tokens) for tokens in request.inputs)
+        self._metrics.embedded(request, num_tokens, self._clock.now_s())
         return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
 
     def find(self, name: str) -> ServedModel:
@@ -135,7 +142,7 @@ class Gateway:
     def _workers(self) -> list[Replica | Embedder]:
         return [*self._replicas.values(), *self._embedders.values()]
 
-    def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> Tier:
+    def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> tuple[Tier, Room]:
         demand = Demand(
             segment=request.segment,
             prompt_tokens=len(request.prompt_tokens),
@@ -143,14 +150,13 @@ class Gateway:
             deadline_s=request.deadline_s,
             may_downgrade=request.may_downgrade,
         )
-        verdict = admit(demand, replica.load(), self._limits, self._clock.now_s())
+        load = replica.load()
+        verdict = admit(demand, load, self._limits, self._clock.now_s())
         if isinstance(verdict, Refused):
-            self._metrics.refused(model.base, request.segment)
-            raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s)
-        return verdict.tier
-
-    def _in_tier(self, segment: Segment, tier: Tier) -> Segment:
-        return segment if segment.tier is tier else self._segments[tier]
+            self._metrics.refused(model.base, request, self._clock.now_s())
+            room = room_after_refusal(request.segment.tier, demand, load, self._limits, verdict)
+            raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s, room=room)
+        return verdict.tier, room_beside(verdict.tier, demand, load, self._limits)
 
     def _replica_of(self, model: ServedModel) -> Replica:
         if model.kind != "generate":

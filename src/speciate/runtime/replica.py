@@ -160,7 +160,7 @@ class Replica:
         if self._sequences.pop(sequence.seq_id, None) is not None:
             self._scheduler.abort(sequence.seq_id, self._clock.now_s())
             self._removed.append(sequence.seq_id)
-            self._metrics.count_cancelled(sequence.request.segment)
+            self._metrics.observe_cancelled(sequence.request, self._clock.now_s())
             self._work_arrived.set()
 
     def _end(self, sequence: RunningSequence, end: Finish | SpeciateError) -> None:
@@ -168,6 +168,8 @@ class Replica:
         if self._sequences.pop(sequence.seq_id, None) is not None:
             self._removed.append(sequence.seq_id)
             sequence.mailbox.finish(end)
+            if isinstance(end, SpeciateError):
+                self._metrics.observe_failed(sequence.request, end.code, self._clock.now_s())
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,10 @@ from speciate.core.engine import SequenceStep
 from speciate.core.scheduler import Started
 from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepCosts, StepFeatures
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
+
+CUT_SHARE = 0.8
+"""A step that fills this much of its limit counts as cut to it."""
 
 
 @dataclass(slots=True)
@@ -18,8 +21,8 @@ class Draft:
     now_s: float
     costs: StepCosts
     gamma: float
-    realtime_gamma: float
-    """The margin of what real-time work depends on; at least `gamma`."""
+    strict_gamma: float
+    """The margin of what running promises depend on, token by token; at least `gamma`."""
     block_tokens: int
     tokens_left: int
     sequences_left: int
@@ -28,6 +31,8 @@ class Draft:
     used_s: float = 0.0
     realtime_limit_s: float = inf
     """The part of the limit that running real-time work asks for."""
+    whole_limit_s: float = inf
+    """The limit before batch work was told to spare arrivals."""
     is_closed: bool = False
     """Real-time work waits for the next step: only decodes that must run may still enter."""
     lacks_memory: bool = False
@@ -35,18 +40,23 @@ class Draft:
     has_realtime: bool = False
     is_extended: bool = False
     """Urgent batch work has stretched the limit."""
+    num_live: int = 0
+    """Sequences that there were when it was planned."""
     num_prompts: int = 0
     """Interactive prompts in this step."""
     steps: list[SequenceStep] = field(default_factory=list)
-    taken: list[tuple[Sequence, int]] = field(default_factory=list)
+    decodes: list[Sequence] = field(default_factory=list)
+    """Those that compute their last token."""
+    chunks: list[tuple[Sequence, int, bool]] = field(default_factory=list)
+    """Those that compute so many tokens of a prompt, and whether these are its last ones."""
     computing: set[bytes] = field(default_factory=set)
     """Keys of the blocks that this step fills."""
     started: list[Started] = field(default_factory=list)
     relegated: list[tuple[int, Tier]] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)
     evicted: list[int] = field(default_factory=list)
-    num_decodes: int = 0
     context: int = 0
+    """Tokens that the decodes read."""
     num_prefill: int = 0
     prefill_context: float = 0.0
 
@@ -58,28 +68,36 @@ class Draft:
     def has_slots(self) -> bool:
         return self.tokens_left > 0 and self.sequences_left > 0
 
-    def features(self) -> StepFeatures:
-        return StepFeatures(self.num_decodes, self.context, self.num_prefill, self.prefill_context)
+    @property
+    def num_tokens(self) -> int:
+        """What the step computes so far."""
+        return len(self.decodes) + self.num_prefill
 
-    def take_decode(self, seq: Sequence) -> None:
-        """Compute its last token. Its cost is the caller's to add."""
-        start = seq.computed
-        self.steps.append(SequenceStep(seq.seq_id, (seq.outputs[-1],), start, seq.table, True))
-        self.taken.append((seq, 1))
-        seq.step_id = self.step_id
-        self.num_decodes += 1
-        self.context += start
-        self.tokens_left -= 1
-        self.sequences_left -= 1
+    def features(self) -> StepFeatures:
+        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context)
+
+    def take_decodes(self, sequences: list[Sequence]) -> None:
+        """Compute the last token of each. Their cost is the caller's to add. A hot loop: no calls but the one."""
+        steps, step_id, context = self.steps, self.step_id, self.context
+        for seq in sequences:
+            start = seq.computed
+            steps.append(SequenceStep(seq.seq_id, (seq.outputs[-1],), start, seq.table, True))
+            seq.step_id = step_id
+            context += start
+        self.decodes += sequences
+        self.context = context
+        self.tokens_left -= len(sequences)
+        self.sequences_left -= len(sequences)
 
     def take_chunk(self, seq: Sequence, num: int) -> None:
         """Compute its next `num` tokens; it samples if they are the last ones."""
         start, end = seq.computed, seq.computed + num
         samples = end == seq.num_tokens
         self.steps.append(SequenceStep(seq.seq_id, seq.tokens(start, end), start, seq.table, samples))
-        self.taken.append((seq, num))
+        self.chunks.append((seq, num, samples))
         seq.step_id = self.step_id
-        self.computing.update(seq.keys[start // self.block_tokens : end // self.block_tokens])
+        if seq.keys:
+            self.computing.update(seq.keys[start // self.block_tokens : end // self.block_tokens])
         self.used_s += self.costs.chunk_s(num, start)
         self.num_prefill += num
         self.prefill_context += num * (start + num / 2)
@@ -98,6 +116,12 @@ class Draft:
     def is_computing(self, seq: Sequence, num_cached: int) -> bool:
         """Whether the first block that it lacks is being computed in this step: better to share it in the next."""
         return num_cached < len(seq.keys) and seq.keys[num_cached] in self.computing
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the budget, rather than a lack of work, ended this step."""
+        is_short = self.num_prefill > 0 or len(self.decodes) < self.num_live
+        return is_short and self.used_s >= CUT_SHARE * self.limit_s
 
     def is_taken(self, seq: Sequence) -> bool:
         return seq.step_id == self.step_id

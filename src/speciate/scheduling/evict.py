@@ -40,11 +40,11 @@ def start(state: TokenState, draft: Draft, seq: Sequence, prefix: list[int]) -> 
 
 def grow(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     """Make sure that its next token has a place."""
-    if seq.computed < len(seq.table) * draft.block_tokens:
+    if seq.computed < seq.room_tokens:
         return True
     if not make_room(state, draft, 1, seq.rank) and not _take_from_younger(state, draft, seq):
         return False
-    state.memory.grow(seq)
+    state.memory.grow([seq])
     return True
 
 
@@ -123,8 +123,8 @@ def _has_room(state: TokenState, draft: Draft, seq: Sequence, num_blocks: int) -
     if state.residents.count == 0:
         return available >= num_blocks
     if seq.tier is Tier.INTERACTIVE:
-        growth = GROWTH_SHARE * (memory.pinned_growth + memory.growth[Tier.INTERACTIVE])
-        return available + memory.held[Tier.BATCH] >= num_blocks + growth
+        wanted = GROWTH_SHARE * (memory.pinned_growth + memory.growth[Tier.INTERACTIVE])
+        return available + memory.held[Tier.BATCH] >= num_blocks + wanted
     growth = max(0, seq.reserve_blocks - memory.num_blocks_for(seq.num_tokens))
     growth += memory.pinned_growth + sum(memory.growth.values())
     reserve = state.options.kv_reserve * state.shape.num_blocks if state.is_fast_armed(draft.now_s) else 0

@@ -1,6 +1,7 @@
 """Which sequence holds which blocks, and what those that run will still need. Decides nothing about time."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from sys import maxsize
 
 from speciate.core.engine import TokenEngineShape
 from speciate.core.errors import InvariantError
@@ -52,7 +53,7 @@ class KvMemory:
         self.pool.take(prefix)
         seq.table = tuple(prefix)
         seq.num_shared = seq.num_published = len(prefix)
-        seq.computed = len(prefix) * self.block_tokens
+        seq.computed = seq.room_tokens = len(prefix) * self.block_tokens
 
     def unshare(self, seq: Sequence) -> None:
         """Undo `share`."""
@@ -63,16 +64,24 @@ class KvMemory:
         """Blocks for all its tokens, after `share`."""
         num_new = self.num_blocks_for(seq.num_tokens) - len(seq.table)
         seq.table += tuple(self.pool.allocate(num_new))
+        seq.room_tokens = len(seq.table) * self.block_tokens
+        if self._has_prefix_cache:
+            seq.publish_at = (seq.num_published + 1) * self.block_tokens
         self._count(seq, 1)
         if not seq.was_started:
             self.query_tokens += seq.num_tokens
             self.hit_tokens += seq.computed
 
-    def grow(self, seq: Sequence) -> None:
-        """One more block; at least one is available."""
-        self._count(seq, -1)
-        seq.table += tuple(self.pool.allocate(1))
-        self._count(seq, 1)
+    def grow(self, sequences: Collection[Sequence]) -> None:
+        """One more block for each, in this order; so many are available."""
+        for seq, block in zip(sequences, self.pool.allocate(len(sequences)), strict=True):
+            table = seq.table
+            if len(table) < seq.reserve_blocks:
+                self._count_growth(seq, -1)
+            if not seq.is_pinned:
+                self.held[seq.tier] += 1
+            seq.table = (*table, block)
+            seq.room_tokens += self.block_tokens
 
     def detach(self, seq: Sequence) -> None:
         """Give all its blocks back; published ones stay findable until they are needed."""
@@ -81,28 +90,32 @@ class KvMemory:
         self._clear(seq)
 
     def publish(self, seq: Sequence) -> None:
-        """Make the full blocks findable whose tokens a committed step has computed."""
+        """Make the full blocks findable whose tokens a committed step has computed: once `publish_at` is reached."""
         num_full = seq.computed // self.block_tokens
-        if not self._has_prefix_cache or num_full <= seq.num_published:
-            return
         self.extend_keys(seq, num_full)
         for index in range(seq.num_published, num_full):
             self.pool.publish(seq.table[index], seq.keys[index])
         seq.num_published = num_full
+        seq.publish_at = (num_full + 1) * self.block_tokens
 
     def _count(self, seq: Sequence, sign: int) -> None:
         """Add its share to the sums, or take it off."""
-        growth = sign * max(0, seq.reserve_blocks - len(seq.table))
+        self._count_growth(seq, sign * max(0, seq.reserve_blocks - len(seq.table)))
         if seq.is_pinned:
             self.num_pinned += sign * seq.max_blocks
-            self.pinned_growth += growth
         else:
             self.held[seq.tier] += sign * (len(seq.table) - seq.num_shared)
-            self.growth[seq.tier] += growth
+
+    def _count_growth(self, seq: Sequence, num_blocks: int) -> None:
+        if seq.is_pinned:
+            self.pinned_growth += num_blocks
+        else:
+            self.growth[seq.tier] += num_blocks
 
     def _clear(self, seq: Sequence) -> None:
         seq.table = ()
-        seq.computed = seq.num_shared = seq.num_published = 0
+        seq.computed = seq.room_tokens = seq.num_shared = seq.num_published = 0
+        seq.publish_at = maxsize
 
     def check(self, holders: Iterable[Sequence]) -> None:
         """Raise InvariantError unless blocks add up and every computed token has its place."""

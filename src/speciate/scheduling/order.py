@@ -34,7 +34,7 @@ class FairQueue:
         entries = self._entries.setdefault(seq.tenant, [])
         heappush(entries, entry)
         self._num_entries += 1
-        if entries[0] is entry:
+        if entries[0][1] == seq.order:
             self._post((entry[0], entry[1], seq.tenant))
 
     def pop(self, bucket_s: Callable[[Sequence], float]) -> Sequence | None:
@@ -51,7 +51,7 @@ class FairQueue:
             heads.append(head)
         chosen = min(heads, key=lambda head: (head[2].served, head[0], head[1]))
         for head in heads:
-            if head is not chosen:
+            if head[1] != chosen[1]:
                 self._post(head)
         self._tenants.raise_level(chosen[2])
         seq = self._pop_entry(chosen[2])

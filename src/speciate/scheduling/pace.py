@@ -3,7 +3,7 @@
 from math import inf
 
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepCosts
+from speciate.scheduling.step_costs import StepCosts
 from speciate.scheduling.waiting import batch_horizon_s
 
 RATE = 0.05

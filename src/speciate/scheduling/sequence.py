@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from sys import maxsize
 
 from speciate.core.scheduler import TokenWork
 from speciate.core.segment import TIER_RANK, Tier
@@ -42,6 +43,8 @@ class Sequence:
     """When its last token is due; orders batch work."""
     max_blocks: int
     """Blocks it needs at its longest."""
+    max_outputs: int = maxsize
+    """Most output tokens that it may get."""
     phase: Phase = Phase.WAITING
     stamp: int = 0
     """Grows when it leaves a queue: older queue entries are void."""
@@ -50,12 +53,16 @@ class Sequence:
     outputs: list[int] = field(default_factory=list)
     computed: int = 0
     table: tuple[int, ...] = ()
+    room_tokens: int = 0
+    """How many tokens the blocks of `table` have room for."""
     num_shared: int = 0
     """Leading blocks of `table` that came from the prefix cache."""
     keys: list[bytes] = field(default_factory=list)
     """Keys of its full blocks, as far as they were needed."""
     num_published: int = 0
     """Leading blocks of `table` that are findable."""
+    publish_at: int = maxsize
+    """With so many tokens computed, one more block is full and may be published."""
     reserve_blocks: int = 0
     """Blocks it is expected to hold in the end."""
     step_id: int = -1
@@ -68,6 +75,8 @@ class Sequence:
     """When its first token came."""
     resumed_s: float = -inf
     """When it last came back from eviction."""
+    patient_until_s: float = -inf
+    """Before this nobody need ask whether it is urgent batch work."""
     was_started: bool = False
     was_relegated: bool = False
     num_evictions: int = 0
@@ -102,12 +111,14 @@ class Sequence:
             return tuple(self.outputs[start - len(prompt) : end - len(prompt)])
         return prompt[start:] + tuple(self.outputs[: end - len(prompt)])
 
-    def take_token(self, token_id: int, now_s: float) -> None:
-        """Append an output token and set when the next is due: on the promised line, and no stall after early ones."""
-        outputs = self.outputs
-        outputs.append(token_id)
+    def take_token(self, token_id: int, now_s: float) -> int:
+        """Append an output token and set when the next is due: on the promised line, and no stall after early ones.
+        Returns how many there are."""
+        self.outputs.append(token_id)
         if self.first_s is None:
             self.first_s = now_s
-        line_s = self.first_s + len(outputs) * self.tpot_s
+        num = len(self.outputs)
+        line_s = self.first_s + num * self.tpot_s
         latest_s = now_s + self.max_gap_s
         self.deadline_s = line_s if line_s < latest_s else latest_s
+        return num

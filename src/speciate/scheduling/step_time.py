@@ -6,21 +6,18 @@ D decodes that read C tokens of context; X prompt tokens; XC = sum of x * (mean 
 Recursive least squares with forgetting over *relative* errors, so that short steps count as much as long ones.
 """
 
-from bisect import bisect_left, insort
-from collections import deque
-from math import ceil, inf, sqrt
-from sys import maxsize
-
-import numpy as np
-from msgspec import Struct
-
+from speciate.scheduling.least_squares import NOTHING, remember, solve
+from speciate.scheduling.margin import MIN_OBSERVATIONS, Margin
 from speciate.scheduling.options import StepTimePrior
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
 FORGETTING = 0.995
 NOISE = 0.05
 """Relative noise of one observation, assumed."""
 PRIOR_SPREAD = 2.0
 """A coefficient is assumed known to about this many times itself where nothing was observed lately."""
+KNOWN = (NOISE / PRIOR_SPREAD) ** 2
+TINY = 1e-15
 MIN_SHARE = 1e-3
 """No coefficient falls below this share of its prior: all stay positive."""
 CLIP = 3.0
@@ -36,104 +33,17 @@ NUM_SCALING = 3
 """The first steps teach the scale of all coefficients together: priors are often wrong by a common factor."""
 NUM_CAUTIOUS = 10
 """Steps before `costs` are trusted fully."""
-FOREVER_S = 1e6
-WINDOW = 500
-COVERAGE = 0.95
-REALTIME_COVERAGE = 0.99
-"""A real-time answer of 20 tokens is late if one step is: with 0.95, 15 % noise cost it 5 points of attainment, with
-0.99 none, at 5 % of the batch rate (step simulation of 8 ms + 1.5 ms a token, two seeds)."""
-MIN_OBSERVATIONS = 20
-COLD_MARGIN = 1.25
-
-
-class StepFeatures(Struct, frozen=True):
-    """What the model sees of a step."""
-
-    decodes: int = 0
-    context: int = 0
-    prefill: int = 0
-    prefill_context: float = 0.0
-
-
-class StepCosts(Struct, frozen=True):
-    """The coefficients at one moment, in seconds; all positive."""
-
-    base_s: float
-    decode_s: float
-    context_s: float
-    prefill_s: float
-    prefill_context_s: float
-
-    def predict_s(self, step: StepFeatures) -> float:
-        decodes = self.base_s + self.decode_s * step.decodes + self.context_s * step.context
-        return decodes + self.prefill_s * step.prefill + self.prefill_context_s * step.prefill_context
-
-    def decodes_s(self, num: int, context: int) -> float:
-        return self.decode_s * num + self.context_s * context
-
-    def chunk_s(self, num: int, start: int) -> float:
-        """What `num` prompt tokens after `start` computed ones add to a step."""
-        return num * (self.prefill_s + self.prefill_context_s * (start + num / 2))
-
-    def largest_chunk(self, room_s: float, start: int) -> int:
-        """Most prompt tokens after `start` that add at most `room_s`: the positive root of `chunk_s(x) = room_s`."""
-        if room_s <= 0:
-            return 0
-        room_s = min(room_s, FOREVER_S)
-        if room_s == inf:
-            return maxsize
-        linear = self.prefill_s + self.prefill_context_s * start
-        root = sqrt(linear * linear + 2 * self.prefill_context_s * room_s)
-        return int(2 * room_s / (linear + root) * (1 + 1e-12))
-
-
-class Margin:
-    """Conformal quantile of observed over predicted, over a sliding window."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-        self._ratios: deque[float] = deque()
-        self._sorted: list[float] = []
-        self._errors: deque[float] = deque(maxlen=WINDOW)
-        self._error_sum = 0.0
-
-    def observe(self, observed_s: float, predicted_s: float) -> None:
-        ratio = observed_s / predicted_s
-        self._ratios.append(ratio)
-        insort(self._sorted, ratio)
-        if len(self._ratios) > WINDOW:
-            del self._sorted[bisect_left(self._sorted, self._ratios.popleft())]
-        self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
-
-    def _observe_error(self, error: float) -> None:
-        if len(self._errors) == WINDOW:
-            self._error_sum -= self._errors[0]
-        self._errors.append(error)
-        self._error_sum += error
-
-    @property
-    def gamma(self) -> float:
-        return self._quantile(COVERAGE)
-
-    @property
-    def realtime_gamma(self) -> float:
-        return self._quantile(REALTIME_COVERAGE)
-
-    def _quantile(self, coverage: float) -> float:
-        num = len(self._sorted)
-        if num < MIN_OBSERVATIONS:
-            return max(COLD_MARGIN, self._low)
-        quantile = self._sorted[min(num, ceil((num + 1) * coverage)) - 1]
-        return min(max(quantile, self._low), self._high)
-
-    @property
-    def prediction_error(self) -> float:
-        """Mean absolute error of the window, relative to what was observed."""
-        return self._error_sum / len(self._errors) if self._errors else 0.0
+MAX_STRIDE = 32
+"""Steps with equal decodes and no prompt teach at the 1st, 2nd, 4th, 8th, 16th, then at each 32nd of them."""
+CALM_DRIFT = 0.05
+"""A surprise, or a smoothed error beyond this, and every step teaches again."""
 
 
 class StepTimeModel:
     """`costs` now, `observe` after each step.
+
+    Decodes that go on unchanged repeat the step before, and teach little that is new: while they take what was expected
+    most of them are only counted, so that a window of observations spans more kinds of steps (and more time).
 
     A step's row r is its counts over its predicted seconds, so errors are relative. The update is least squares with
     forgetting and a bounded gain, which stays stable where steps do not excite every direction:
@@ -143,12 +53,16 @@ class StepTimeModel:
 
     def __init__(self, prior: StepTimePrior, min_margin: float = 1.05, max_margin: float = 4.0) -> None:
         start = (prior.base_s, prior.decode_s, prior.context_s, prior.prefill_s, prior.prefill_context_s)
-        self._scale = np.maximum(np.array(start), 1e-15)
-        self._theta = np.ones(5)  # in units of the prior, which keeps the matrices well conditioned
-        self._information = np.zeros((5, 5))
+        b, d, c, p, q = start
+        self._scale = (max(b, TINY), max(d, TINY), max(c, TINY), max(p, TINY), max(q, TINY))
+        self._theta = (1.0, 1.0, 1.0, 1.0, 1.0)
+        """In units of `_scale`, which keeps the matrix well conditioned."""
+        self._information = NOTHING
         self._spread = 1.0
         self._drift = 0.0
         self._num_observed = 0
+        self._repeated_decodes = -1
+        self._num_repeats = 0
         self.margin = Margin(min_margin, max_margin)
         self.costs = StepCosts(*start)
 
@@ -157,12 +71,38 @@ class StepTimeModel:
         """0..1: how far to trust `costs`; below 1 for the first few steps."""
         return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
-    def observe(self, step: StepFeatures, observed_s: float) -> None:
-        """Learn from one step. Costs about 20 microseconds."""
-        if observed_s <= 0:
-            return
+    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False) -> None:
+        """Learn from one step, unless it repeats others that were as expected; always if the budget bounded it
+        (`is_cut`). Costs about 7 microseconds."""
+        num_ahead = self._num_ahead(step)
+        self._num_repeats += 1
+        if (num_ahead == 1 or is_cut) and observed_s > 0:
+            self._learn(step, observed_s, is_cut)
+
+    def observe_repeats(self, step: StepFeatures, durations_s: list[float]) -> None:
+        """The same as to `observe` such steps one after the other, each with a token more of context a decode; none of
+        them is cut."""
+        done, num = 0, len(durations_s)
+        while done < num:
+            num_ahead = min(num - done, self._num_ahead(step))
+            self._num_repeats += num_ahead - 1
+            done += num_ahead
+            context = step.context + (done - 1) * step.decodes
+            self.observe(StepFeatures(step.decodes, context), durations_s[done - 1])
+
+    def _num_ahead(self, step: StepFeatures) -> int:
+        """Which step from here on is the next to learn from, if all are like this one; 1: this one."""
+        if step.prefill or step.decodes != self._repeated_decodes:
+            self._repeated_decodes = -1 if step.prefill else step.decodes
+            self._num_repeats = 0
+        num = self._num_repeats
+        if num < 1 or self._num_observed < MIN_OBSERVATIONS:
+            return 1
+        return MAX_STRIDE - num % MAX_STRIDE if num >= MAX_STRIDE else (1 << num.bit_length()) - num
+
+    def _learn(self, step: StepFeatures, observed_s: float, is_cut: bool) -> None:
         predicted_s = self.costs.predict_s(step)
-        self.margin.observe(observed_s, predicted_s)
+        self.margin.observe(observed_s, predicted_s, is_cut)
         self._num_observed += 1
         if self._num_observed <= NUM_SCALING:
             self._rescale(observed_s / predicted_s)
@@ -172,25 +112,46 @@ class StepTimeModel:
         limit = CLIP * max(self._spread, MIN_SPREAD)
         self._spread += SPREAD_RATE * (min(1.0, abs(error)) - self._spread)
         self._update(step, predicted_s, max(-limit, min(limit, error)))
+        if abs(error) > limit or abs(self._drift) > CALM_DRIFT:
+            self._num_repeats = 0
 
     def _rescale(self, ratio: float) -> None:
-        self._scale *= ratio
-        self.costs = StepCosts(*(self._theta * self._scale).tolist())
+        s0, s1, s2, s3, s4 = self._scale
+        self._scale = (s0 * ratio, s1 * ratio, s2 * ratio, s3 * ratio, s4 * ratio)
+        self._set_costs()
 
     def _watch_drift(self, error: float) -> None:
         """Relative errors that stay on one side mean that the machine changed: forget, so that the next steps count."""
         self._drift += DRIFT_RATE * (max(-DRIFT_CLIP, min(DRIFT_CLIP, error)) - self._drift)
         if abs(self._drift) > DRIFT_LIMIT:
-            self._information[:] = 0.0
+            self._information = NOTHING
             self._spread, self._drift = DRIFT_SPREAD, 0.0
+            self.margin.forget()
 
     def _update(self, step: StepFeatures, predicted_s: float, error: float) -> None:
-        counts = np.array((1.0, step.decodes, step.context, step.prefill, step.prefill_context))
-        row = counts * self._scale / predicted_s
-        self._information *= FORGETTING
-        self._information += row[:, None] * row
-        information = self._information.copy()
-        information.flat[::6] += (NOISE / PRIOR_SPREAD) ** 2 / (self._theta * self._theta)
-        theta = self._theta + np.linalg.solve(information, row) * error
-        self._theta = np.maximum(theta, MIN_SHARE)
-        self.costs = StepCosts(*(self._theta * self._scale).tolist())
+        s0, s1, s2, s3, s4 = self._scale
+        per_s = 1.0 / predicted_s
+        row = (
+            s0 * per_s,
+            step.decodes * s1 * per_s,
+            step.context * s2 * per_s,
+            step.prefill * s3 * per_s,
+            step.prefill_context * s4 * per_s,
+        )
+        t0, t1, t2, t3, t4 = self._theta
+        ridge = (KNOWN / (t0 * t0), KNOWN / (t1 * t1), KNOWN / (t2 * t2), KNOWN / (t3 * t3), KNOWN / (t4 * t4))
+        self._information = remember(self._information, row, FORGETTING)
+        x0, x1, x2, x3, x4 = solve(self._information, ridge, row)
+        self._theta = (
+            max(MIN_SHARE, t0 + x0 * error),
+            max(MIN_SHARE, t1 + x1 * error),
+            max(MIN_SHARE, t2 + x2 * error),
+            max(MIN_SHARE, t3 + x3 * error),
+            max(MIN_SHARE, t4 + x4 * error),
+        )
+        self._set_costs()
+
+    def _set_costs(self) -> None:
+        s0, s1, s2, s3, s4 = self._scale
+        t0, t1, t2, t3, t4 = self._theta
+        self.costs = StepCosts(s0 * t0, s1 * t1, s2 * t2, s3 * t3, s4 * t4)

@@ -21,6 +21,8 @@ from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 
 DEFAULTS = TokenSchedulerOptions()
+TICKING_S = 1.5 * 2**22
+"""Doubles of this size are 2^-30 s apart: whoever adds it and takes it off has rounded to that."""
 
 
 class TokenScheduler:
@@ -44,6 +46,9 @@ class TokenScheduler:
         state.waiting[seq.tier].add(seq)
         state.deadlines.add(seq, len(state.live))
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
+        if seq.tier is Tier.REALTIME:
+            num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
+            state.model.margin.promise(work.segment.slo.share, num_outputs)
 
     def abort(self, seq_id: int, now_s: float) -> None:
         """Forget a sequence; one in the step that runs keeps its blocks until that step is committed."""
@@ -59,6 +64,7 @@ class TokenScheduler:
         while (late := self._state.deadlines.pop_due(now_s)) is not None:
             self._drop(late)
             draft.expired.append(late.seq_id)
+        draft.num_live = len(self._state.live)
         if self._state.live:
             for stage in self._stages:
                 stage(self._state, draft)
@@ -71,19 +77,17 @@ class TokenScheduler:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
         self._in_flight = None
         if not outcome.lost:
-            self._state.model.observe(draft.features(), outcome.observed_s)
+            self._state.model.observe(draft.features(), outcome.observed_s, draft.is_cut)
         self._observe_pace(draft, now_s)
         tokens = dict(outcome.tokens)
-        token_s = outcome.observed_s / max(1, outcome.plan.num_tokens)
-        for (seq, num), step in zip(draft.taken, draft.steps, strict=True):
-            if seq.phase is Phase.GONE:
-                self._state.wasted_s += num * token_s
-                self._state.memory.detach(seq)
-            elif seq.seq_id in outcome.lost:
-                self._drop(seq)
-            elif not step.samples or seq.seq_id in tokens:
+        token_s = in_ticks_s(outcome.observed_s / max(1, draft.num_tokens))
+        self._book_decodes(draft.decodes, outcome, tokens, token_s, now_s)
+        for seq, num, samples in draft.chunks:
+            if seq.phase is Phase.GONE or seq.seq_id in outcome.lost:
+                self._book_loss(seq, num, token_s)
+            elif not samples or seq.seq_id in tokens:
                 self._advance(seq, num, token_s, now_s)
-                if step.samples:
+                if samples:
                     self._take_token(seq, tokens[seq.seq_id], seq.seq_id in outcome.finished, now_s)
 
     def load(self, now_s: float) -> ReplicaLoad:
@@ -96,13 +100,17 @@ class TokenScheduler:
         holders = [seq for tier in Tier for seq in state.residents.of_tier(tier)]
         if len(holders) != state.residents.count:
             raise InvariantError(f"{len(holders)} resident sequences, {state.residents.count} counted")
-        aborted = [seq for seq, _ in self._in_flight.taken if seq.phase is Phase.GONE] if self._in_flight else []
+        aborted = [seq for seq in self._taken() if seq.phase is Phase.GONE]
         state.memory.check(holders + aborted)
         waiting = [seq for seq in state.live.values() if seq.phase is Phase.WAITING]
         if len(waiting) + len(holders) != len(state.live):
             raise InvariantError(f"{len(state.live)} sequences: {len(waiting)} waiting, {len(holders)} resident")
         for tier, queue in state.waiting.items():
             queue.check([seq for seq in waiting if seq.tier is tier])
+
+    def _taken(self) -> list[Sequence]:
+        draft = self._in_flight
+        return [] if draft is None else [*draft.decodes, *(seq for seq, _, _ in draft.chunks)]
 
     def _refuse_impossible(self, work: TokenWork) -> None:
         num_prompt, num_max = len(work.prompt_tokens), len(work.prompt_tokens) + work.max_tokens
@@ -142,6 +150,7 @@ class TokenScheduler:
             max_gap_s=(1.0 + work.segment.jitter_buffer) * tpot_s,
             deadline_s=work.arrival_s + ttft_s,
             due_s=_due_s(work, self._options.batch_window_s),
+            max_outputs=work.max_tokens,
             max_blocks=self._max_blocks(work),
             advanced_s=work.arrival_s,
         )
@@ -153,7 +162,7 @@ class TokenScheduler:
             now_s=now_s,
             costs=self._state.model.costs,
             gamma=self._state.model.margin.gamma,
-            realtime_gamma=self._state.model.margin.realtime_gamma,
+            strict_gamma=self._state.model.margin.strict_gamma,
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
@@ -187,21 +196,50 @@ class TokenScheduler:
 
     def _observe_pace(self, draft: Draft, now_s: float) -> None:
         """One batch decode a step is sample enough."""
-        for seq, _ in draft.taken:
+        if not self._state.residents.decoding[Tier.BATCH]:
+            return
+        for seq in draft.decodes:
             if seq.tier is Tier.BATCH and seq.phase is Phase.DECODE:
                 self._state.pace.observe(now_s - seq.advanced_s)
                 return
 
+    def _book_decodes(
+        self, decodes: list[Sequence], outcome: StepOutcome, tokens: dict[int, int], token_s: float, now_s: float
+    ) -> None:
+        """What `_advance` and `_take_token` do for prompts: a hot loop, one call in the usual case."""
+        lost, finished = outcome.lost, outcome.finished
+        for seq in decodes:
+            if seq.phase is Phase.GONE or seq.seq_id in lost:
+                self._book_loss(seq, 1, token_s)
+            elif (token_id := tokens.get(seq.seq_id)) is not None:
+                seq.spent_s += token_s
+                seq.advanced_s = now_s
+                seq.computed += 1
+                seq.tenant.served += OUTPUT_WEIGHT
+                num_outputs = seq.take_token(token_id, now_s)
+                if seq.computed >= seq.publish_at:
+                    self._state.memory.publish(seq)
+                if seq.seq_id in finished:
+                    self._finish(seq)
+                elif num_outputs >= seq.max_outputs:
+                    raise InvariantError(_unfinished(seq))
+
+    def _book_loss(self, seq: Sequence, num: int, token_s: float) -> None:
+        """It was aborted while the step ran, or its share of the step failed."""
+        if seq.phase is Phase.GONE:
+            self._state.wasted_s += num * token_s
+            self._state.memory.detach(seq)
+        else:
+            self._drop(seq)
+
     def _advance(self, seq: Sequence, num: int, token_s: float, now_s: float) -> None:
-        """Runs for every sequence of every step: kept free of calls in the usual case, a decode inside a block."""
         if seq.lost_until > seq.computed:
             self._count_recompute(seq, num, token_s)
         seq.spent_s += num * token_s
-        if seq.phase is Phase.PREFILL:
-            seq.tenant.served += num
+        seq.tenant.served += num
         seq.computed += num
         seq.advanced_s = now_s
-        if seq.computed >= (seq.num_published + 1) * self._shape.block_tokens:
+        if seq.computed >= seq.publish_at:
             self._state.memory.publish(seq)
 
     def _count_recompute(self, seq: Sequence, num: int, token_s: float) -> None:
@@ -214,9 +252,9 @@ class TokenScheduler:
         seq.tenant.served += OUTPUT_WEIGHT
         if is_finished:
             self._finish(seq)
-        elif len(seq.outputs) >= seq.work.max_tokens:
-            raise InvariantError(f"sequence {seq.seq_id} has its {seq.work.max_tokens} tokens but was not finished")
-        elif seq.phase is Phase.PREFILL:
+        elif len(seq.outputs) >= seq.max_outputs:
+            raise InvariantError(_unfinished(seq))
+        else:
             self._state.residents.begin_decoding(seq)
 
     def _finish(self, seq: Sequence) -> None:
@@ -234,11 +272,21 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
         fill.fill_realtime_prompts,
         fill.fill_interactive_decodes,
         fill.fill_interactive_prompts,
+        fill.spare_arrivals,
         fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
         fill.fill_batch_prompts,
         fill.force_batch,
         fill.break_standstill,
     )
+
+
+def in_ticks_s(seconds: float) -> float:
+    """Seconds of steps are booked in whole ticks of 2^-30 s: sums are then exact, in whatever order they are added."""
+    return (seconds + TICKING_S) - TICKING_S
+
+
+def _unfinished(seq: Sequence) -> str:
+    return f"sequence {seq.seq_id} has its {seq.max_outputs} tokens but was not finished"
 
 
 def _due_s(work: TokenWork, window_s: float) -> float:

@@ -39,23 +39,6 @@ class Faults(Struct, frozen=True):
         return self.noise == 0 and not self.shifts and not self.jumps
 
 
-class StepTimes:
-    """Draws how long steps really take."""
-
-    def __init__(self, faults: Faults, seed: int) -> None:
-        self._faults = faults
-        self._random = random.Random(f"steps {seed}")
-
-    def observed_s(self, calibrated_s: float, now_s: float) -> float:
-        faults = self._faults
-        if faults.noise:
-            calibrated_s *= self._random.lognormvariate(0.0, faults.noise)
-        for shift in faults.shifts:
-            if shift.from_s <= now_s < shift.until_s:
-                calibrated_s *= shift.factor
-        return calibrated_s
-
-
 class Patience:
     """Draws which clients leave when. One draw a request, so that policies see equal clients."""
 

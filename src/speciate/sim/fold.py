@@ -12,9 +12,9 @@ from speciate.core.segment import Tier
 from speciate.scheduling.baselines.staged import StagedScheduler
 from speciate.scheduling.draft import Draft
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_time import StepFeatures
+from speciate.scheduling.step_costs import StepFeatures
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
-from speciate.scheduling.token import TokenScheduler
+from speciate.scheduling.token import TokenScheduler, in_ticks_s
 
 TOKEN = 0
 """What every output token is: only lengths matter."""
@@ -31,8 +31,8 @@ class Folding:
     def num_equal_steps(self) -> int:
         """How often the plan in flight may run, itself included, before memory could run out; 1 if it may change."""
         state, draft = self._state, self._draft()
-        num = len(draft.taken)
-        if num < len(state.live) or num > draft.num_decodes or state.options.prefix_cache:
+        num = len(draft.decodes)
+        if num < len(state.live) or state.options.prefix_cache:
             return 1
         if self._may_pause and state.residents.decoding[Tier.BATCH]:
             return 1  # whether batch decodes take part depends on the time of each step
@@ -43,17 +43,16 @@ class Folding:
     def advance(self, durations_s: list[float], ends_s: list[float]) -> None:
         """Book these steps, and plan the same again after each; the last of those plans is then in flight."""
         state, draft = self._state, self._draft()
-        sequences = [seq for seq, _ in draft.taken]
+        sequences, num_steps = draft.decodes, len(durations_s)
         num = len(sequences)
-        for index, duration_s in enumerate(durations_s):
-            features = StepFeatures(decodes=num, context=draft.context + index * num)
-            state.model.observe(features, duration_s)
-        self._observe_pace(sequences, ends_s)
-        shares_s = [duration_s / num for duration_s in durations_s]
+        state.model.observe_repeats(StepFeatures(num, draft.context), durations_s)
+        if state.residents.decoding[Tier.BATCH]:
+            self._observe_pace(sequences, ends_s)
+        spent_s = sum([in_ticks_s(duration_s / num) for duration_s in durations_s])
         for seq in sequences:
-            _take_tokens(seq, shares_s, ends_s[-1])
-        self._grow(sequences, len(durations_s))
-        draft.context += num * len(durations_s)
+            _take_tokens(seq, num_steps, spent_s, ends_s[-1])
+        self._grow(sequences, num_steps)
+        draft.context += num * num_steps
 
     def _draft(self) -> Draft:
         draft = self._scheduler._in_flight
@@ -74,12 +73,12 @@ class Folding:
         memory = self._state.memory
         width = memory.block_tokens
         wants = [
-            (len(seq.table) * width + extra * width - (seq.computed - num_steps), place, seq)
+            (room_tokens - (seq.computed - num_steps), place, seq)
             for place, seq in enumerate(sequences)
-            for extra in range(-(-(seq.computed + 1 - len(seq.table) * width) // width))
+            if seq.computed >= seq.room_tokens
+            for room_tokens in range(seq.room_tokens, seq.computed + 1, width)
         ]
-        for _, _, seq in sorted(wants, key=lambda want: want[:2]):
-            memory.grow(seq)
+        memory.grow([seq for _, _, seq in sorted(wants, key=lambda want: want[:2])])
 
 
 def folding_of(scheduler: StepScheduler) -> Folding | None:
@@ -87,11 +86,9 @@ def folding_of(scheduler: StepScheduler) -> Folding | None:
     return Folding(scheduler) if isinstance(scheduler, TokenScheduler) else None
 
 
-def _take_tokens(seq: Sequence, shares_s: list[float], end_s: float) -> None:
-    """What `_advance` and `_take_token` do, once for each step; sums in the same order, so that they round alike."""
-    num = len(shares_s)
-    for share_s in shares_s:
-        seq.spent_s += share_s
+def _take_tokens(seq: Sequence, num: int, spent_s: float, end_s: float) -> None:
+    """What `commit` does to a decode once for each step. Seconds are whole ticks, so that their sum is exact."""
+    seq.spent_s += spent_s
     seq.computed += num
     seq.advanced_s = end_s
     seq.tenant.served += OUTPUT_WEIGHT * num

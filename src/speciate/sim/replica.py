@@ -1,19 +1,21 @@
 """A simulated replica: the production loop (plan, step, commit) with a calibration in place of an engine."""
 
 from dataclasses import dataclass
+from operator import sub
 
 from speciate.core.engine import StepPlan
 from speciate.core.errors import InvalidRequest
 from speciate.core.scheduler import Decision, StepOutcome, StepScheduler, TokenWork
 from speciate.core.segment import Segment, Tier
 from speciate.costs.step_calibration import StepCalibration, StepWork
-from speciate.sim.faults import Faults, StepTimes
-from speciate.sim.fold import TOKEN, folding_of
-from speciate.sim.report import Tally, Track, make_track
+from speciate.sim.faults import Faults
+from speciate.sim.fold import TOKEN, Folding, folding_of
+from speciate.sim.step_times import StepTimes
+from speciate.sim.track import Tally, Track, make_track
 from speciate.sim.workload import SimRequest
 from speciate.sim.world import Priority, World
 
-_ZEROS = (TOKEN,) * 65_536
+_ZEROS: tuple[int, ...] = tuple([TOKEN] * 65_536)
 
 
 @dataclass(slots=True)
@@ -43,9 +45,9 @@ class SimReplica:
         self._world = world
         self._calibration = calibration
         self._tallies = tallies
-        self._times = StepTimes(faults, seed)
+        self._between_s = calibration.between_s
+        self._times = StepTimes(calibration, faults, speed, seed)
         self._jumps = faults.jumps
-        self._speed = speed
         self._folding = folding_of(scheduler) if may_fold and not faults.jumps else None
         self._tracks: dict[int, Track] = {}
         self._is_stepping = False
@@ -119,17 +121,16 @@ class SimReplica:
 
     def _begin(self, plan: StepPlan, now_s: float) -> None:
         work = work_of(plan)
-        durations_s, ends_s = self._times_of(work, now_s, self._num_equal_steps(plan, work))
         self._is_stepping = True
-        self.totals.num_steps += len(ends_s)
-        for step_s in durations_s:
-            self.totals.busy_s += step_s
-        if self._folding is not None and len(ends_s) > 1:
-            self._folding.advance(durations_s[:-1], ends_s[:-1])
-            for step in plan.sequences:
-                self._tracks[step.seq_id].see_run(ends_s[:-1])
-        step_s = durations_s[-1]
-        self._world.at(ends_s[-1], Priority.STEP_ENDS, lambda end_s: self._end(plan, step_s, end_s))
+        num_steps = self._num_equal_steps(plan, work)
+        if self._folding is not None and num_steps > 1:
+            step_s, end_s = self._fold(self._folding, plan, work, now_s, num_steps)
+        else:
+            step_s = self._times.step_s(work, now_s)
+            end_s = now_s + step_s
+        self.totals.num_steps += 1
+        self.totals.busy_s += step_s
+        self._world.at(end_s, Priority.STEP_ENDS, lambda end_s: self._end(plan, step_s, end_s))
 
     def _num_equal_steps(self, plan: StepPlan, work: StepWork) -> int:
         """How often this plan may run on end: until a sequence ends, at most."""
@@ -138,33 +139,32 @@ class SimReplica:
         num = self._folding.num_equal_steps()
         if num == 1:
             return 1
-        return min(num, min(self._tracks[step.seq_id].left for step in plan.sequences))
+        tracks = self._tracks
+        return min(num, min([tracks[step.seq_id].left for step in plan.sequences]))
 
-    def _times_of(self, work: StepWork, now_s: float, most: int) -> tuple[list[float], list[float]]:
-        """(durations, ends) of such steps, a token further each; none but the last is running at the next event."""
-        durations_s: list[float] = []
-        ends_s: list[float] = []
-        horizon_s = self._world.next_s()
-        while len(ends_s) < most and (not ends_s or now_s < horizon_s):
-            later = StepWork(
-                work.decodes,
-                work.decode_context + len(ends_s) * work.decodes,
-                work.prefill,
-                work.pairs,
-                work.chunk_context,
-            )
-            step_s = self._times.observed_s(self._calibration.step_s(later) / self._speed, now_s)
-            durations_s.append(step_s)
-            ends_s.append(now_s + step_s)
-            now_s = ends_s[-1] + self._calibration.between_s
-        return durations_s, ends_s
+    def _fold(self, folding: Folding, plan: StepPlan, work: StepWork, now_s: float, most: int) -> tuple[float, float]:
+        """Book all but the last of the steps that begin before the next event. (that last one's duration, its end)."""
+        durations_s, ends_s = self._times.run_s(work, now_s, most, self._world.next_s())
+        step_s, end_s = durations_s.pop(), ends_s.pop()
+        if ends_s:
+            self.totals.num_steps += len(ends_s)
+            for duration_s in durations_s:
+                self.totals.busy_s += duration_s
+            folding.advance(durations_s, ends_s)
+            longest_s = max(map(sub, ends_s[1:], ends_s), default=0.0)
+            tracks = self._tracks
+            for step in plan.sequences:
+                tracks[step.seq_id].see_run(ends_s, longest_s)
+        return step_s, end_s
 
     def _end(self, plan: StepPlan, step_s: float, now_s: float) -> None:
         tokens, finished = self._deliver(plan, now_s)
         outcome = StepOutcome(plan, step_s, tuple(tokens), frozenset(finished))
         self.scheduler.commit(outcome, self.clock_s())
         self._is_stepping = False
-        self._wake(now_s + self._calibration.between_s)
+        if not self._is_planned:
+            self._is_planned = True
+            self._world.soon(now_s + self._between_s, Priority.PLAN, self._plan)
 
     def _deliver(self, plan: StepPlan, now_s: float) -> tuple[list[tuple[int, int]], list[int]]:
         """Every client sees its token. (what was sampled, who is done)."""
@@ -202,5 +202,5 @@ def work_of(plan: StepPlan) -> StepWork:
 def prompt_of(seq_id: int, request: SimRequest) -> tuple[int, ...]:
     """Tokens that are equal where prompts are said to be equal, and differ at once where not."""
     if not request.spans:
-        return (-seq_id, *_ZEROS[: request.prompt_tokens - 1])
+        return (-seq_id,) + _ZEROS[: request.prompt_tokens - 1]  # noqa: RUF005 (one copy less)
     return tuple(token for span in request.spans for token in (span.id, *_ZEROS[: span.num_tokens - 1]))

@@ -14,7 +14,8 @@ from speciate.core.segment import Segment, Tier
 from speciate.costs.step_calibration import StepCalibration
 from speciate.sim.faults import Faults, Patience
 from speciate.sim.replica import SimReplica
-from speciate.sim.report import SimReport, Tally
+from speciate.sim.report import SimReport, tier_figures
+from speciate.sim.track import Tally
 from speciate.sim.workload import SimRequest
 from speciate.sim.world import Priority, World
 
@@ -95,7 +96,7 @@ class _Run:
             seed=self._setting.seed,
             window_s=self._setting.window_s,
             ended_s=self.world.now_s,
-            tiers={tier: tally.figures() for tier, tally in self._tallies.items()},
+            tiers={tier: tier_figures(tally) for tier, tally in self._tallies.items()},
             num_requests=self._num_requests,
             num_steps=sum(replica.totals.num_steps for replica in self._replicas),
             num_events=self.world.num_events,
@@ -131,16 +132,27 @@ class _Run:
 
     def _admit(self, request: SimRequest, replica: SimReplica) -> Segment | None:
         """The segment that it is served as, or None: the gateway's decision."""
-        segments, limits = self._setting.segments, self._setting.limits
-        if limits is None:
-            return segments[request.tier]
-        now_s = replica.clock_s()
-        load: ReplicaLoad = replica.scheduler.load(now_s)
-        demand = Demand(
-            segment=segments[request.tier],
-            prompt_tokens=request.prompt_tokens,
-            max_tokens=request.max_tokens,
-            may_downgrade=self._setting.may_downgrade,
-        )
-        verdict = admit(demand, load, limits, now_s)
-        return segments[verdict.tier] if isinstance(verdict, Admitted) else None
+        setting = self._setting
+        load = replica.scheduler.load(replica.clock_s()) if setting.limits is not None else None
+        return served_segment(request, setting.segments, setting.limits, setting.may_downgrade, load, replica.clock_s())
+
+
+def served_segment(
+    request: SimRequest,
+    segments: Mapping[Tier, Segment],
+    limits: AdmissionOptions | None,
+    may_downgrade: bool,
+    load: ReplicaLoad | None,
+    now_s: float,
+) -> Segment | None:
+    """The segment that a request is served as, or None if it is refused. Without limits or load everything enters."""
+    if limits is None or load is None:
+        return segments[request.tier]
+    demand = Demand(
+        segment=segments[request.tier],
+        prompt_tokens=request.prompt_tokens,
+        max_tokens=request.max_tokens,
+        may_downgrade=may_downgrade,
+    )
+    verdict = admit(demand, load, limits, now_s)
+    return segments[verdict.tier] if isinstance(verdict, Admitted) else None

@@ -33,6 +33,15 @@ class World:
         self._num_posted += 1
         heappush(self._events, (max(time_s, self.now_s), priority, self._num_posted, action))
 
+    def soon(self, time_s: float, priority: Priority, action: Action) -> None:
+        """The same, without the detour over the queue where nothing else can happen before."""
+        if self.now_s <= time_s < self.next_s():
+            self.now_s = time_s
+            self.num_events += 1
+            action(time_s)
+        else:
+            self.at(time_s, priority, action)
+
     def next_s(self) -> float:
         """Before this nothing happens that is not posted yet: the next event, or the end of the run."""
         return min(self._events[0][0], self._until_s) if self._events else self._until_s

@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from speciate.core.output import Finish
+from speciate.core.output import Finish, FinishReason
 from speciate.core.replica import ReplicaLoad
-from speciate.core.request import GenerateRequest
+from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.scheduler import Decision
 from speciate.core.segment import Segment, Tier
+from speciate.telemetry.export import RequestExporter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,7 +50,9 @@ _LABELS = ("model_name", "tier", "segment")
 class Metrics:
     """One registry a process. `render` gives the text that Prometheus scrapes."""
 
-    def __init__(self) -> None:
+    def __init__(self, exporter: RequestExporter | None = None) -> None:
+        """`exporter` is told of every request's end too; the caller closes it."""
+        self.exporter = exporter
         self.registry = CollectorRegistry()
         self._histograms = {
             name: Histogram(name, text, _LABELS, buckets=buckets, registry=self.registry)
@@ -70,6 +73,7 @@ class Metrics:
                 ("vllm:request_success", "Finished requests.", (*_LABELS, "finished_reason")),
                 ("speciate:requests_cancelled", "Requests whose caller left before the end.", _LABELS),
                 ("speciate:promises", "Finished requests by whether their SLO was met.", (*_LABELS, "kept")),
+                ("speciate:requests_failed", "Requests that ended with an error of the server.", (*_LABELS, "code")),
                 ("vllm:admission_rejections", "Requests refused at the door.", _LABELS),
             )
         }
@@ -98,8 +102,15 @@ class Metrics:
     def render(self) -> bytes:
         return generate_latest(self.registry)
 
-    def refused(self, model: str, segment: Segment) -> None:
+    def refused(self, model: str, request: GenerateRequest, now_s: float) -> None:
+        segment = request.segment
         self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
+        if self.exporter is not None:
+            self.exporter.failed(request, "rate_limit_exceeded", now_s)
+
+    def embedded(self, request: EmbedRequest, num_tokens: int, now_s: float) -> None:
+        if self.exporter is not None:
+            self.exporter.embedded(request, num_tokens, now_s)
 
     def watch(self, model: str, load: Callable[[], ReplicaLoad]) -> None:
         """Read this replica's load whenever someone scrapes."""
@@ -121,6 +132,7 @@ class _SegmentMetrics:
     cancelled: Counter
     kept: Counter
     broken: Counter
+    success: dict[FinishReason, Counter]
 
 
 class BatchMetrics:
@@ -189,13 +201,21 @@ class ReplicaMetrics:
         bound.output.observe(finish.usage.completion_tokens)
         bound.prompt_total.inc(finish.usage.prompt_tokens)
         (bound.kept if is_kept(request.segment, finish) else bound.broken).inc()
-        segment = request.segment
-        self._metrics.counter(
-            "vllm:request_success", self._model, segment.tier, segment.name, finish.reason.value
-        ).inc()
+        bound.success[finish.reason].inc()
+        if self._metrics.exporter is not None:
+            self._metrics.exporter.finished(request, finish)
 
-    def count_cancelled(self, segment: Segment) -> None:
-        self._bound(segment).cancelled.inc()
+    def observe_cancelled(self, request: GenerateRequest, now_s: float) -> None:
+        """Its caller left."""
+        self._bound(request.segment).cancelled.inc()
+        if self._metrics.exporter is not None:
+            self._metrics.exporter.failed(request, "cancelled", now_s)
+
+    def observe_failed(self, request: GenerateRequest, code: str, now_s: float) -> None:
+        segment = request.segment
+        self._metrics.counter("speciate:requests_failed", self._model, segment.tier, segment.name, code).inc()
+        if self._metrics.exporter is not None:
+            self._metrics.exporter.failed(request, code, now_s)
 
     def _bound(self, segment: Segment) -> _SegmentMetrics:
         bound = self._segments.get(segment.name)
@@ -218,6 +238,7 @@ class ReplicaMetrics:
             cancelled=metrics.counter("speciate:requests_cancelled", *labels),
             kept=metrics.counter("speciate:promises", *labels, "true"),
             broken=metrics.counter("speciate:promises", *labels, "false"),
+            success={r: metrics.counter("vllm:request_success", *labels, r.value) for r in FinishReason},
         )
 
 

@@ -7,12 +7,15 @@ from contextlib import aclosing
 import pytest
 
 from speciate.api.streams import ChoiceEvent, choice_events, whole_answers
+from speciate.core.admission import Allowance, Room
 from speciate.core.errors import EngineFailed
 from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage
 from speciate.core.segment import Tier
 from speciate.runtime.gateway import Submission
 
 FINISH = Finish(FinishReason.STOP, Usage(1, 2), Timeline(0, 0, 0, 0), Tier.INTERACTIVE)
+
+ROOM = Room(Allowance(1, 1, 0.0), Allowance(1, 1, 0.0))
 
 
 class Source:
@@ -26,7 +29,7 @@ class Source:
         self._pause_s = pause_s
 
     def submission(self) -> Submission:
-        return Submission("r", Tier.INTERACTIVE, self._events())
+        return Submission("r", Tier.INTERACTIVE, self._events(), ROOM)
 
     async def _events(self) -> AsyncGenerator[OutputEvent, None]:
         try:
@@ -96,4 +99,4 @@ async def test_a_stream_without_an_end_is_our_error() -> None:
         yield
 
     with pytest.raises(EngineFailed, match="without a finish"):
-        await whole_answers([Submission("r", Tier.BATCH, nothing())])
+        await whole_answers([Submission("r", Tier.BATCH, nothing(), ROOM)])

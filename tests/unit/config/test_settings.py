@@ -5,7 +5,7 @@ import pytest
 from speciate.cli import main
 from speciate.config import load_settings, parse_settings, settings_schema
 from speciate.core.errors import ConfigError
-from speciate.core.segment import Tier
+from speciate.core.segment import Slo, Tier
 
 
 def test_defaults_promise_something_in_every_tier() -> None:
@@ -57,3 +57,24 @@ def test_command_line_reports_errors_without_a_trace(capsys: pytest.CaptureFixtu
     assert "ttft_s: 0.1" in capsys.readouterr().out
     assert main(["models", str(tmp_path)]) == 1
     assert "config.json" in capsys.readouterr().err
+
+
+def test_a_model_may_promise_what_the_server_does_not() -> None:
+    tree = {
+        "models": [{"name": "big", "default_tier": "batch", "segments": {"realtime": {"ttft_s": 0.4, "tpot_s": 0.2}}},
+                   {"name": "small"}],
+        "segments": {"interactive": {"ttft_s": 2.0}},
+    }  # fmt: skip
+    settings = parse_settings(tree, "test")
+    big, small = settings.models
+    assert settings.model_segments(big)[Tier.REALTIME].slo == Slo(ttft_s=0.4, tpot_s=0.2)
+    assert settings.model_segments(small)[Tier.REALTIME].slo.ttft_s == 0.1
+    assert settings.model_segments(big)[Tier.INTERACTIVE].slo.ttft_s == 2.0
+    assert settings.model_segments(big)[Tier.BATCH] == settings.model_segments(small)[Tier.BATCH]
+    assert (big.default_tier, small.default_tier) == (Tier.BATCH, Tier.INTERACTIVE)
+
+
+def test_a_typing_error_in_a_models_promise_names_its_place() -> None:
+    tree = {"models": [{"name": "m", "segments": {"realtime": {"ttft": 0.4}}}]}
+    with pytest.raises(ConfigError, match=r"'ttft' in models\[0\]\.segments\.realtime\. Did you mean 'ttft_s'"):
+        parse_settings(tree, "test")

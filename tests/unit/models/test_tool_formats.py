@@ -20,6 +20,7 @@ from speciate.models.tool_formats import (
     Tool,
     ToolChoice,
     ToolFormat,
+    calls_or_answer_grammar,
     find_tool_format,
     tool_grammar,
 )
@@ -191,3 +192,18 @@ def test_special_marks_need_special_text(byte_level: Tokenizer) -> None:
 def test_tools_for_templates_leave_out_what_is_not_given() -> None:
     assert NOW.for_template() == {"type": "function", "function": {"name": "now"}}
     assert re.match("The", WEATHER.for_template()["function"]["description"])
+
+
+ANSWERS = [
+    (Grammar("json_object"), '{"a": 1}', "plain"),
+    (Grammar("json_schema", '{"type": "object", "required": ["a"]}'), '{"a": 1}', "{}"),
+    (Grammar("regex", "yes/no|maybe"), "yes/no", "perhaps"),
+    (Grammar("lark", 'start: X | "again " start // start: "x"\nX: "start"'), "again again start", "again"),
+]
+
+
+@pytest.mark.parametrize(("answer", "good", "bad"), ANSWERS)
+def test_calls_or_a_bound_answer(byte_level: Tokenizer, answer: Grammar, good: str, bad: str) -> None:
+    grammar = calls_or_answer_grammar(HERMES, TOOLS, answer, True, byte_level)
+    assert verdict(grammar, byte_level, good) == verdict(grammar, byte_level, TWO) == "ends"
+    assert verdict(grammar, byte_level, bad) != "ends"

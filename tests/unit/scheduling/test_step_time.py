@@ -5,7 +5,8 @@ from random import Random
 import pytest
 
 from speciate.scheduling.options import StepTimePrior
-from speciate.scheduling.step_time import Margin, StepCosts, StepFeatures, StepTimeModel
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
+from speciate.scheduling.step_time import Margin, StepTimeModel
 
 TRUTH = StepCosts(base_s=0.008, decode_s=0.0015, context_s=1e-6, prefill_s=0.0015, prefill_context_s=1e-8)
 GUESSES = [StepTimePrior(), StepTimePrior(0.1, 0.1, 1e-4, 0.1, 1e-6), StepTimePrior(1e-4, 1e-5, 1e-9, 1e-5, 1e-12)]
@@ -69,7 +70,7 @@ def test_the_margin_covers_95_of_100_steps() -> None:
         covered += observed_s <= model.margin.gamma * model.costs.predict_s(step)
         model.observe(step, observed_s)
     assert 0.92 <= covered / 500 <= 0.98
-    assert model.margin.realtime_gamma > model.margin.gamma
+    assert model.margin.strict_gamma > model.margin.gamma
 
 
 def test_the_margin_is_cautious_while_cold_and_never_below_its_floor() -> None:

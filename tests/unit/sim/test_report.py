@@ -3,7 +3,8 @@
 import pytest
 
 from speciate.core.segment import Segment, Slo, Tier
-from speciate.sim.report import Histogram, Kept, Tally, make_track
+from speciate.sim.report import Kept, tier_figures
+from speciate.sim.track import Histogram, Tally, make_track
 from speciate.sim.workload import make_request
 
 CHAT = Segment("chat", Tier.INTERACTIVE, Slo(ttft_s=1.0, tpot_s=0.1), jitter_buffer=1.0)
@@ -16,7 +17,7 @@ def judged(times_s: list[float], segment: Segment = CHAT) -> Kept:
     ends = [track.see(at_s) for at_s in times_s]
     assert ends == [False] * (len(times_s) - 1) + [True]
     track.end()
-    return tally.figures().kept
+    return tier_figures(tally).kept
 
 
 def steady(first_s: float, gap_s: float, num: int) -> list[float]:
@@ -59,9 +60,9 @@ def test_refused_and_expired_count_as_broken_and_the_undecided_do_not_count() ->
     tally.refuse()
     tally.drop()
     tally.stop(make_track(make_request(99.5, Tier.INTERACTIVE, 10, 5), CHAT, tally), now_s=100.0)
-    assert (tally.figures().judged, tally.figures().kept.deadline) == (2, 0.0)
+    assert (tier_figures(tally).judged, tier_figures(tally).kept.deadline) == (2, 0.0)
     tally.stop(make_track(make_request(50.0, Tier.INTERACTIVE, 10, 5), CHAT, tally), now_s=100.0)
-    assert tally.figures().judged == 3
+    assert tier_figures(tally).judged == 3
 
 
 def test_an_open_stream_that_stalled_has_broken_its_promise() -> None:
@@ -69,9 +70,9 @@ def test_an_open_stream_that_stalled_has_broken_its_promise() -> None:
     track = make_track(make_request(90.0, Tier.INTERACTIVE, 10, 50), CHAT, tally)
     track.see(90.5)
     tally.stop(track, now_s=90.6)
-    assert tally.figures().judged == 0
+    assert tier_figures(tally).judged == 0
     tally.stop(track, now_s=95.0)
-    assert tally.figures().judged == 1
+    assert tier_figures(tally).judged == 1
 
 
 def test_quantiles_are_right_to_a_percent() -> None:

@@ -1,7 +1,8 @@
 """A stepped text engine on OpenVINO's CPU plugin: our plan in, sampled tokens out.
 
-    folder -> source (stateful model) -> adapters -> paging (block tables, sampled rows) -> compile -> blocks
-    plan   -> batch (arrays)          -> infer    -> sampler
+    folder -> source (stateful model) -> adapters -> join (projections) -> paging (block tables, sampled rows)
+           -> compile -> blocks
+    plan   -> batch (arrays) -> infer -> sampler
 
 Threads: one at a time, as StepEngine says; `infer` releases the interpreter lock while it computes.
 """
@@ -17,6 +18,7 @@ from speciate.engines.openvino.batch import StepArrays, lay_out
 from speciate.engines.openvino.blocks import BLOCK_TOKENS, KvBlocks, allocate_blocks
 from speciate.engines.openvino.checkpoint import Array
 from speciate.engines.openvino.compile import compile_model, runtime_settings
+from speciate.engines.openvino.join import join_projections
 from speciate.engines.openvino.options import OpenVinoOptions
 from speciate.engines.openvino.paging import gather_sampled_rows, page
 from speciate.engines.openvino.source import StatefulDecoder, load_decoder
@@ -48,6 +50,7 @@ class OpenVinoEngine:
         """Read, build, compile and allocate. Raises LoadFailed, saying what to change."""
         source = load_decoder(folder, options.weights)
         attach_adapters(source.model, options.adapters)
+        join_projections(source.model)
         page(source.model, source.windows)
         gather_sampled_rows(source.model)
         settings = runtime_settings(options.precision, options.threads, options.activation_group, options.kv)

@@ -30,7 +30,7 @@ from speciate.scheduling.draft import Draft
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.state import TokenState
-from speciate.scheduling.step_time import StepFeatures
+from speciate.scheduling.step_costs import StepFeatures
 
 GRID = (128, *range(256, 2049, 256), 2552)
 LOW_MEMORY_GRID = (128, 256, 384, 512)
@@ -87,7 +87,7 @@ class _QoServe:
         free_tokens = state.memory.pool.num_available * draft.block_tokens
         grid = GRID if free_tokens >= LOW_MEMORY_TOKENS else LOW_MEMORY_GRID
         total = max((size for size in grid if self._fits(draft, size, slack_s)), default=grid[0])
-        draft.tokens_left = min(draft.tokens_left, max(0, total - draft.num_decodes))
+        draft.tokens_left = min(draft.tokens_left, max(0, total - len(draft.decodes)))
 
     def relegate(self, state: TokenState, draft: Draft) -> None:
         """Send those behind that will be late anyway, until one is found that will not."""
@@ -110,8 +110,8 @@ class _QoServe:
         self._step = (draft.now_s, draft.num_prefill)
 
     def _fits(self, draft: Draft, num_tokens: int, slack_s: float) -> bool:
-        num_prefill = max(0, num_tokens - draft.num_decodes)
-        predicted_s = draft.costs.predict_s(StepFeatures(draft.num_decodes, draft.context, num_prefill, 0.0))
+        num_prefill = max(0, num_tokens - len(draft.decodes))
+        predicted_s = draft.costs.predict_s(StepFeatures(len(draft.decodes), draft.context, num_prefill, 0.0))
         return predicted_s * self._knobs.safety <= slack_s
 
     def _observe_rate(self, now_s: float) -> None:

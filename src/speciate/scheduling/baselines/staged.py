@@ -101,7 +101,7 @@ def all_decodes(key: Key) -> Stage:
 
 def take_decode(draft: Draft, seq: Sequence) -> None:
     draft.used_s += draft.costs.decodes_s(1, seq.computed)
-    draft.take_decode(seq)
+    draft.take_decodes([seq])
 
 
 def prompt_chunks(key: Key, room: Room) -> Stage:
@@ -170,14 +170,14 @@ def due(seq: Sequence) -> float:
 def _grow(state: TokenState, draft: Draft, seq: Sequence, key: Key) -> bool:
     """A place for its next token. The least important gives its blocks up, and if that is itself, it waits again."""
     memory = state.memory
-    if seq.computed < len(seq.table) * draft.block_tokens:
+    if seq.computed < seq.room_tokens:
         return True
     while not memory.pool.num_available:
         victim = max(_evictable(state, draft), key=lambda other: (key(other), other.order))
         evict(state, draft, victim)
         if victim is seq:
             return False
-    memory.grow(seq)
+    memory.grow([seq])
     return True
 
 
