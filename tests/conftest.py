@@ -1,9 +1,12 @@
 """Fixtures that several suites share: the real server with the pocket model, on a loopback port."""
 
 import asyncio
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +14,7 @@ import uvicorn
 
 from speciate.api.app import create_app
 from speciate.assembly import Server, api_options, bind, build_server, load_model
+from speciate.batch.private_postgres import PrivatePostgres, find_binaries, private_postgres
 from speciate.config import ServerSettings, Settings
 
 
@@ -53,3 +57,15 @@ async def _serve(
     await serving
     server.gateway.check()
     await server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PrivatePostgres]:
+    """A real server from Debian's package, in a folder of its own that the user `postgres` may enter."""
+    if find_binaries() is None:
+        pytest.skip("Postgres is not installed (apt-get install postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="speciate-postgres-"))
+    folder.chmod(0o755)
+    with private_postgres(folder / "data") as running:
+        yield running
+    shutil.rmtree(folder)

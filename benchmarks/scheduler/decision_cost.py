@@ -4,11 +4,10 @@
 
 Each row holds `running` decodes (a quarter real-time, half interactive, a quarter batch) and `waiting` prompts; what
 finishes is replaced, so that both numbers stay. `load` and `add` are timed beside it. All times are CPU time of the
-thread, so that other work on the machine does not count.
+thread, so that other work on the machine does not count. The garbage collector is set as `speciate serve` sets it.
 """
 
 import argparse
-import gc
 import json
 import platform
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from speciate.core.engine import TokenEngineShape
 from speciate.core.scheduler import StepOutcome, TokenWork
 from speciate.core.segment import Segment, Slo, Tier
+from speciate.runtime.garbage import collect_seldom
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.token import TokenScheduler
 
@@ -97,8 +97,7 @@ def measure(num_running: int, num_waiting: int, num_steps: int) -> dict[str, flo
         rig.step()
     add_s += [rig.add(Tier.INTERACTIVE if i % 4 == 0 else Tier.BATCH) for i in range(num_waiting)]
     step_s, load_s, num_sequences = [], [], 0
-    gc.collect()
-    gc.freeze()
+    collect_seldom()
     for _ in range(num_steps):
         spent_s, num, num_finished = rig.step()
         step_s.append(spent_s)

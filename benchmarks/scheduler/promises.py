@@ -20,7 +20,7 @@ from speciate.core.engine import StepPlan, TokenEngineShape
 from speciate.core.scheduler import StepOutcome, TokenWork
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import TokenSchedulerOptions
-from speciate.scheduling.step_time import StepCosts, StepFeatures
+from speciate.scheduling.step_costs import StepCosts, StepFeatures
 from speciate.scheduling.token import TokenScheduler
 
 VOICE = Segment("voice", Tier.REALTIME, Slo(ttft_s=0.1, tpot_s=0.05))

@@ -1,5 +1,6 @@
 """Three tiers on one device: ours against what people use. Simulated side; step times from published A100 coefficients.
 
+    python -m benchmarks.tiers --from out/tiers/tiers.json --side real --plot tiers.png
     python -m benchmarks.tiers [--quick] [--json PATH] [--plot PATH] [--minutes 2] [--seeds 5] [--families NAME ...]
 
 Open loop, offered denominators, seeds paired over policies: each policy sees the same requests. A family is a policy
@@ -13,12 +14,13 @@ import platform
 import time
 from pathlib import Path
 
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
 from rich.console import Console
 
-from benchmarks.tiers.figures import Cell, best_cells, capacity_table, cells_of, load_table
 from benchmarks.tiers.plots import save_plots
-from benchmarks.tiers.runs import ABLATIONS, FAMILIES, MIXES, Job, run_job
+from benchmarks.tiers.runs import MIXES, run_job
+from speciate.bench.cells import Cell, Job, best_cells, capacity_table, cells_of, load_table
+from speciate.bench.families import ABLATIONS, FAMILIES
 
 LOADS = (0.5, 1.0, 1.5, 2.0, 2.5)
 
@@ -27,6 +29,9 @@ def main() -> None:
     given = _parse()
     console = Console(width=150)
     began_s = time.time()
+    if given.from_json:
+        save_plots(convert(json.loads(given.from_json.read_text())[given.side], list[Cell]), given.plot)
+        return
     cells = [cell for mix in given.mixes for cell in _run(given, mix, console)]
     for mix in given.mixes:
         of_mix = [cell for cell in cells if cell.mix == mix]
@@ -64,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--no-ablations", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--from", dest="from_json", type=Path, help="only draw --plot, from such a file (--side)")
+    parser.add_argument("--side", default="cells", help="cells, or real or simulated of `speciate bench tiers`")
     parser.add_argument("--plot", type=Path, help="a PNG")
     return parser
 

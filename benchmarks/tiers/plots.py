@@ -5,14 +5,12 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 
-from benchmarks.tiers.figures import Cell, best_cells
-from benchmarks.tiers.runs import ABLATIONS
+from speciate.bench.cells import ONLINE, Cell, best_cells
+from speciate.bench.families import ABLATIONS
 from speciate.core.segment import Tier
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-ONLINE = (Tier.REALTIME, Tier.INTERACTIVE)
 
 
 def save_plots(cells: list[Cell], path: Path) -> None:

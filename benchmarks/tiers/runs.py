@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from msgspec import Struct
-
 from speciate.admission.admit import AdmissionOptions
+from speciate.bench.cells import Job
+from speciate.bench.families import has_admission, scheduler_name
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.step_calibration import A100_LLAMA3_8B
 from speciate.scheduling.options import TokenSchedulerOptions
@@ -42,42 +42,9 @@ SEGMENTS = {
     Tier.BATCH: Segment("docs", Tier.BATCH, Slo(e2e_s=3600.0)),
 }
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "speciate": ("speciate", "speciate-reserved"),
-    "fcfs": ("fcfs-256", "fcfs-512", "fcfs-2048"),
-    "vllm-priority": ("vllm-priority-256", "vllm-priority-512", "vllm-priority-2048"),
-    "sglang": ("sglang-512", "sglang-2048", "sglang-mixed-256", "sglang-mixed-512"),
-    "edf": ("edf-256", "edf-512", "edf-2048"),
-    "qoserve": ("qoserve", "qoserve-alpha-1ms", "qoserve-careful"),
-    "aimd": ("aimd-256", "aimd-512"),
-    "silo": ("silo-30-50-20", "silo-20-50-30", "silo-40-40-20"),
-}
-ABLATIONS: dict[str, tuple[str, ...]] = {
-    name: (name,)
-    for name in (
-        "speciate-without-guard",
-        "speciate-without-pausing",
-        "speciate-fixed-margin",
-        "speciate-fixed-chunk",
-        "speciate-without-admission",
-    )
-}
-NO_ADMISSION = "-without-admission"
-
-
-class Job(Struct, frozen=True):
-    """One run."""
-
-    mix: str
-    policy: str
-    load: float
-    window_s: float
-    seed: int
-
 
 def run_job(job: Job) -> SimReport:
-    policy = job.policy.removesuffix(NO_ADMISSION)
-    is_gated = policy.startswith("speciate") and not job.policy.endswith(NO_ADMISSION)
+    policy = scheduler_name(job.policy)
     setting = Setting(
         policy=job.policy,
         calibration=A100_LLAMA3_8B,
@@ -85,7 +52,7 @@ def run_job(job: Job) -> SimReport:
         seats=lambda: seats(policy, A100_LLAMA3_8B, TokenSchedulerOptions(prefix_cache=False)),
         window_s=job.window_s,
         drain_s=0.0,
-        limits=AdmissionOptions() if is_gated else None,
+        limits=AdmissionOptions() if has_admission(job.policy) else None,
         faults=Faults(noise=NOISE),
         seed=job.seed,
     )

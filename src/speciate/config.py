@@ -21,12 +21,15 @@ from speciate.telemetry.export import OtelOptions
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
 """Environment variable with comma-separated keys; secrets are never in the file."""
 
+BATCH_POSTGRES_VARIABLE = "SPECIATE_BATCH_POSTGRES"
+"""Environment variable with the URL of the Postgres that holds batches, for several machines."""
+
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
-Seconds = Annotated[float, Meta(gt=0)]
-Mib = Annotated[float, Meta(gt=0, le=2**30)]
+Seconds = Annotated[float, Meta(gt=0.0)]
+Mib = Annotated[float, Meta(gt=0.0, le=2.0**30)]
 Count = Annotated[int, Meta(ge=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +46,37 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 10.0
     """On shutdown, how long running requests may go on."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BatchSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Files and batches: durable jobs. Their Postgres, if any, is named by the environment variable
+    SPECIATE_BATCH_POSTGRES, as its URL holds a secret."""
+
+    enabled: bool = True
+    directory: str | None = None
+    """Where files and the SQLite store are; null: `speciate` in the user's data folder (`$XDG_DATA_HOME` or
+    ~/.local/share). With Postgres, all machines must see the same folder."""
+    max_lines: int = 50_000
+    """Of one batch; 1000000 works."""
+    max_file_mib: float = 200.0
+    """Of one uploaded file."""
+    tenant_gib: float = 20.0
+    """All files of one tenant together."""
+    max_open_batches: int = 1000
+    """Of one tenant."""
+    input_expires_after_days: float | None = 30.0
+    """Uploaded files with purpose `batch` that name no expiry are deleted after so long; null keeps them."""
+    max_in_flight: int = 512
+    """Lines that run at once, at most."""
+    max_attempts: int = 3
+    """Runs of a line whose engine failed."""
+    max_worker_deaths: int = 5
+    """Processes that may die with a line before it is given up; from the third on it runs alone."""
+    lease_s: float = 30.0
+    """A worker that is silent so long is dead (Postgres; a folder with SQLite has one process, known to be dead at
+    once)."""
+    cancel_grace_s: float = 10.0
+    """Running lines of a cancelled batch may finish so long."""
 
 
 class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,6 +153,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     segments: dict[Tier, SegmentSettings] = field(default_factory=_default_segments)
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()
+    batch: BatchSettings = BatchSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     def segment_table(self) -> dict[Tier, Segment]:
@@ -163,6 +198,11 @@ def settings_schema() -> dict[str, Any]:
 def api_keys() -> tuple[str, ...]:
     """Keys from the environment; empty means that the server is open."""
     return tuple(key.strip() for key in os.environ.get(API_KEYS_VARIABLE, "").split(",") if key.strip())
+
+
+def batch_postgres_url() -> str | None:
+    """Of the batch store; None where SQLite serves."""
+    return os.environ.get(BATCH_POSTGRES_VARIABLE) or None
 
 
 def _table(rows: dict[Tier, SegmentSettings]) -> dict[Tier, Segment]:

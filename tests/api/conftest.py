@@ -12,9 +12,11 @@ The fake engine is scripted by the prompt: the last user message says what the m
 import asyncio
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,8 +32,15 @@ from tokenizers.models import BPE
 
 from speciate.admission.admit import AdmissionOptions, QueueLimits
 from speciate.api.app import create_app
+from speciate.api.auth import KeyRing
+from speciate.api.batches_lines import LineRunner
+from speciate.api.call import Services
 from speciate.api.options import ApiOptions
+from speciate.batch.jobs import BatchJobs
+from speciate.batch.open import BatchPorts, open_jobs
+from speciate.batch.options import BatchOptions
 from speciate.core.engine import SequenceSpec, TokenEngineShape
+from speciate.core.ports import Clock
 from speciate.core.request import SamplingParams
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost
@@ -47,7 +56,7 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
-from speciate.telemetry.metrics import Metrics, ReplicaMetrics
+from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 
 T = TypeVar("T")
 
@@ -156,8 +165,16 @@ class ApiServer:
     """The server on a thread of its own, so that synchronous and asynchronous clients can both call it."""
 
     def __init__(
-        self, options: ApiOptions, cost: StepCost, limits: AdmissionOptions, send_buffer_bytes: int | None = None
+        self,
+        options: ApiOptions,
+        cost: StepCost,
+        limits: AdmissionOptions,
+        send_buffer_bytes: int | None = None,
+        batch: BatchOptions | None = None,
+        wall: Clock | None = None,
     ) -> None:
+        self._batch = batch or BatchOptions(poll_s=0.05, cancel_grace_s=0.2)
+        self._wall = wall
         self.tokenizer = make_tokenizer()
         self.engine = CompilingEngine(self.tokenizer, cost)
         self.metrics = Metrics()
@@ -218,9 +235,9 @@ class ApiServer:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with self._gateway() as gateway:
+        async with self._gateway() as gateway, self._jobs(gateway) as jobs:
             self.gateway = gateway
-            app = create_app(gateway, self._options, self.metrics.render)
+            app = create_app(gateway, self._options, self.metrics.render, jobs)
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
             self._uvicorn = uvicorn.Server(config)
             serving = asyncio.create_task(self._uvicorn.serve(sockets=[self._listener]))
@@ -229,6 +246,20 @@ class ApiServer:
                 await asyncio.sleep(0.005)
             self._ready.set()
             await serving
+
+    @asynccontextmanager
+    async def _jobs(self, gateway: Gateway) -> AsyncIterator[BatchJobs]:
+        names = {model.name for model in gateway.served()}
+        runner = LineRunner(Services(gateway, self._options, KeyRing(())))
+        ports = BatchPorts(
+            runner.run, lambda model: gateway.loads()["fake"].tiers[Tier.BATCH].num_running, names.__contains__
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            async with open_jobs(
+                Path(folder), None, ports, self._batch, BatchMetrics(self.metrics), self._wall
+            ) as jobs:
+                self.jobs = jobs
+                yield jobs
 
     @asynccontextmanager
     async def _gateway(self) -> AsyncIterator[Gateway]:
@@ -299,8 +330,12 @@ def start_server() -> Iterator[Callable[..., ApiServer]]:
         cost: StepCost | None = None,
         limits: AdmissionOptions | None = None,
         send_buffer_bytes: int | None = None,
+        batch: BatchOptions | None = None,
+        wall: Clock | None = None,
     ) -> ApiServer:
-        made = ApiServer(options or ApiOptions(), cost or StepCost(), limits or deep_queues(), send_buffer_bytes)
+        made = ApiServer(
+            options or ApiOptions(), cost or StepCost(), limits or deep_queues(), send_buffer_bytes, batch, wall
+        )
         running.append(made.__enter__())
         return made
 

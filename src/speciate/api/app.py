@@ -14,24 +14,34 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from speciate.api.auth import KeyRing
-from speciate.api.call import Answer, Endpoint, ErrorBody, Services
+from speciate.api.batches import BatchesApi
+from speciate.api.call import UNREAD, Answer, Endpoint, ErrorBody, Services
 from speciate.api.chat import create_chat
 from speciate.api.completions import create_completion
 from speciate.api.embeddings import create_embeddings
 from speciate.api.errors import anthropic_error, openai_error, openai_type
+from speciate.api.files import FilesApi
 from speciate.api.health import MetricsPage, health, ready
 from speciate.api.messages import count_tokens, create_message
+from speciate.api.messages_batches import MessageBatchesApi
 from speciate.api.models import list_models, retrieve_model
 from speciate.api.options import ApiOptions
 from speciate.api.ports import Gateway
 from speciate.api.rate_limits import RATE_LIMIT_NAMES
 from speciate.api.responses import ResponsesApi
+from speciate.batch.jobs import BatchJobs
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def create_app(gateway: Gateway, options: ApiOptions, render_metrics: Callable[[], bytes] | None = None) -> Asgi:
-    """The ASGI app. The caller starts and stops the gateway; the app ends its own background responses on shutdown."""
+def create_app(
+    gateway: Gateway,
+    options: ApiOptions,
+    render_metrics: Callable[[], bytes] | None = None,
+    jobs: BatchJobs | None = None,
+) -> Asgi:
+    """The ASGI app; files and batches only where there are jobs. The caller starts and stops the gateway and the jobs;
+    the app ends its own background responses on shutdown."""
     services = Services(gateway, options, KeyRing(options.api_keys))
     responses = ResponsesApi(services)
 
@@ -40,9 +50,10 @@ def create_app(gateway: Gateway, options: ApiOptions, render_metrics: Callable[[
         yield
         await responses.close()
 
+    batches = [] if jobs is None else _batch_routes(services, jobs)
     inference = _inference_routes(services, responses)
     app = Starlette(
-        routes=[*inference, *_open_routes(services, render_metrics)],
+        routes=[*batches, *inference, *_open_routes(services, render_metrics)],
         exception_handlers={HTTPException: _http_error},
         middleware=_middleware(options),
         lifespan=lifespan,
@@ -93,6 +104,34 @@ def _inference_routes(services: Services, responses: ResponsesApi) -> list[Route
         for prefix in ("/v1", "")
         for table, error_body in ((openai, openai_error), (anthropic, anthropic_error))
         for method, path, answer in table
+    ]
+
+
+def _batch_routes(services: Services, jobs: BatchJobs) -> list[Route]:
+    """Files and batches in OpenAI's dialect, message batches in Anthropic's: the same jobs behind both."""
+    files, batches, messages = FilesApi(jobs), BatchesApi(jobs), MessageBatchesApi(jobs)
+    table: list[tuple[str, str, Answer, ErrorBody, int | None]] = [
+        ("POST", "/files", files.upload, openai_error, UNREAD),
+        ("GET", "/files", files.list_files, openai_error, None),
+        ("GET", "/files/{file_id}", files.retrieve, openai_error, None),
+        ("DELETE", "/files/{file_id}", files.delete, openai_error, None),
+        ("GET", "/files/{file_id}/content", files.content, openai_error, None),
+        ("POST", "/batches", batches.create, openai_error, None),
+        ("POST", "/batches/estimate", batches.estimate, openai_error, None),
+        ("GET", "/batches", batches.list_batches, openai_error, None),
+        ("GET", "/batches/{batch_id}", batches.retrieve, openai_error, None),
+        ("POST", "/batches/{batch_id}/cancel", batches.cancel, openai_error, None),
+        ("POST", "/messages/batches", messages.create, anthropic_error, jobs.options.max_file_bytes),
+        ("GET", "/messages/batches", messages.list_batches, anthropic_error, None),
+        ("GET", "/messages/batches/{batch_id}", messages.retrieve, anthropic_error, None),
+        ("DELETE", "/messages/batches/{batch_id}", messages.delete, anthropic_error, None),
+        ("POST", "/messages/batches/{batch_id}/cancel", messages.cancel, anthropic_error, None),
+        ("GET", "/messages/batches/{batch_id}/results", messages.results, anthropic_error, None),
+    ]
+    return [
+        Route(prefix + path, Endpoint(services, answer, error_body, max_body_bytes=most), methods=[method])
+        for prefix in ("/v1", "")
+        for method, path, answer, error_body, most in table
     ]
 
 

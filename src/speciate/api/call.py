@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,6 +19,9 @@ from speciate.api.ports import Gateway
 from speciate.core.errors import InvariantError, SpeciateError
 
 log = logging.getLogger(__name__)
+
+UNREAD = 0
+"""As `max_body_bytes` of an endpoint: it reads its body itself, as it arrives, and notices by that who leaves."""
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -41,6 +45,10 @@ class Call:
     tenant: str | None = None
     """Whose key was sent; None where the server is open."""
     body: bytes = b""
+    batch_window_s: float | None = None
+    """Of a line of a batch: it is batch work, whatever it asks for, and due so long after its batch was made."""
+    receive: Receive | None = None
+    """Where a route reads its body itself."""
     extra_headers: Headers = field(default_factory=list)
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -124,11 +132,20 @@ Answer = Callable[[Services, Call], Awaitable[Reply]]
 class Endpoint:
     """An ASGI app for one route: reads, authenticates, answers; every error becomes a reply in the route's dialect."""
 
-    def __init__(self, services: Services, answer: Answer, error_body: ErrorBody, *, is_open: bool = False) -> None:
+    def __init__(
+        self,
+        services: Services,
+        answer: Answer,
+        error_body: ErrorBody,
+        *,
+        is_open: bool = False,
+        max_body_bytes: int | None = None,
+    ) -> None:
         self._services = services
         self._answer = answer
         self._error_body = error_body
         self._is_open = is_open
+        self._max_body_bytes = services.options.max_body_bytes if max_body_bytes is None else max_body_bytes
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -142,7 +159,7 @@ class Endpoint:
         )
         try:
             await self._admit_caller(call, receive, scope["method"])
-            async with ClientWatch(receive):
+            async with ClientWatch(receive) if call.receive is None else nullcontext():
                 reply = await self._answer(self._services, call)
                 await reply.send(call)
         except SpeciateError as error:
@@ -154,9 +171,11 @@ class Endpoint:
     async def _admit_caller(self, call: Call, receive: Receive, method: str) -> None:
         if not self._is_open:
             call.tenant = self._services.keys.tenant(call.headers)
-        if method == "POST":
+        if self._max_body_bytes == UNREAD:
+            call.receive = receive
+        elif method == "POST":
             declared = call.headers.get(b"content-length")
-            call.body = await read_body(receive, declared, self._services.options.max_body_bytes)
+            call.body = await read_body(receive, declared, self._max_body_bytes)
 
     async def _refuse(self, call: Call, error: SpeciateError) -> None:
         body = self._error_body(error, call.request_id)

@@ -1,14 +1,16 @@
 """What is promised to a call: its segment, its tenant, and until when an answer is of use."""
 
 import re
+from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 from speciate.api.call import Call, Services
 from speciate.api.sampling import SamplingFields
 from speciate.api.tiers import tier_asked
 from speciate.core.errors import InvalidRequest
-from speciate.core.segment import Segment
+from speciate.core.segment import Segment, Slo, Tier
 
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -32,13 +34,19 @@ def promise_of(
     model, now_s = services.gateway.find(model_name), services.gateway.now_s()
     tier = tier_asked(fields.service_tier, fields.priority, call.headers) or model.default_tier
     return Promise(
-        segment=model.segments[tier],
+        segment=model.segments[tier] if call.batch_window_s is None else _line_of(model.segments, call.batch_window_s),
         arrival_s=now_s,
         deadline_s=_deadline_s(call, now_s, may_use_read_timeout),
         may_downgrade=call.headers.get(b"x-speciate-allow-downgrade", b"").lower() in (b"true", b"1"),
         tenant=call.tenant or fields.safety_identifier or fields.user or "default",
         trace_parent=_trace_parent(call),
     )
+
+
+def _line_of(segments: Mapping[Tier, Segment], window_s: float) -> Segment:
+    """The batch tier with the batch's own window."""
+    row = segments[Tier.BATCH]
+    return msgspec.structs.replace(row, slo=Slo(e2e_s=window_s, share=row.slo.share))
 
 
 def _trace_parent(call: Call) -> str | None:

@@ -1,3 +1,3 @@
-"""Load a running server as its users would, and say which promises it kept. A client: knows nothing of the server's
-insides, speaks to it through the official OpenAI client alone.
+"""Measures. The demo loads a running server as its users would, through the official OpenAI client, and says which
+promises it kept; `tiers` compares policies on a real engine and in the simulator; `calibrate` measures step times.
 """

@@ -1,7 +1,11 @@
-"""`speciate bench demo | load`: the demo with a server of its own, or the same load against a server that runs."""
+"""`speciate bench`: the demo with a server of its own, or the same load against a server that runs.
+
+`speciate bench tiers` and `speciate bench calibrate` have modules of their own.
+"""
 
 import argparse
 import asyncio
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
@@ -20,6 +24,9 @@ TRACE_FOLDERS = (Path("../shared/data"), Path("data"))
 
 def main(arguments: Sequence[str]) -> int:
     """Status 0 when every request was answered or honestly refused (429); the report says how many."""
+    if arguments and arguments[0] in ("tiers", "calibrate"):
+        command = importlib.import_module(f"speciate.cli.bench_{arguments[0]}")
+        return int(command.main(arguments[1:]))
     given = _parser().parse_args(arguments)
     _check(given)
     options = DemoOptions(
@@ -47,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="speciate bench", usage="speciate bench [OPTIONS]",
-        description="Load a server with real documents in three tiers, open loop, and report the promises kept.",
+        description="Load a server with real documents in three tiers, open loop, and report the promises kept. "
+        "Also: speciate bench tiers | calibrate (--help).",
     )  # fmt: skip
     add = parser.add_argument
     add("--url", help="a server that runs (default: start one, and stop it afterwards)")

@@ -41,6 +41,7 @@ def _parser() -> Parser:
     add("--kv-mib", type=positive, metavar="MIB", help="memory of the KV cache (default 512)")
     add("--max-context", type=count, metavar="TOKENS", help="longest prompt plus output (default: the model's)")
     add("--threads", type=count, metavar="N", help="CPU threads of the engine (default: all cores)")
+    add("--data-dir", metavar="FOLDER", help="for files and batches (default: the user's data folder)")
     add("--log-level", choices=["debug", "info", "warning", "error"], metavar="LEVEL",
         help="debug, info (default), warning or error")  # fmt: skip
     return parser
@@ -61,8 +62,12 @@ def _with_flags(settings: Settings, given: argparse.Namespace) -> Settings:
     }
     wanted = {key: value for key, value in changes.items() if value is not None}
     server = {"host": given.host, "port": given.port, "log_level": given.log_level}
+    batch = settings.batch
+    if given.data_dir is not None:
+        batch = msgspec.structs.replace(batch, directory=given.data_dir)
     return msgspec.structs.replace(
         settings,
+        batch=batch,
         models=tuple(msgspec.structs.replace(model, **wanted) for model in models),
         server=msgspec.structs.replace(settings.server, **{k: v for k, v in server.items() if v is not None}),
     )

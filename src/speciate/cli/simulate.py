@@ -1,4 +1,7 @@
-"""`speciate simulate`: the production decisions over a trace or drawn arrivals, under a virtual clock."""
+"""`speciate simulate`: the production decisions over a trace or drawn arrivals, under a virtual clock.
+
+`speciate simulate market` replays where and when a batch job runs instead (`simulate_market.py`).
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from speciate.cli import simulate_market
 from speciate.config import Settings, load_settings
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
@@ -27,6 +31,8 @@ SPOKEN = uniform((64, 256), (8, 32))
 
 def main(arguments: Sequence[str]) -> int:
     """Status 0 when every run came to its end."""
+    if arguments and arguments[0] == "market":
+        return simulate_market.main(arguments[1:])
     given = _parser().parse_args(arguments)
     settings = load_settings(given.config)
     calibration = load_calibration(given.calibration)
@@ -121,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="speciate simulate",
         description="Run the production scheduler, or another policy, over simulated requests.",
-        epilog="policies: " + ", ".join(POLICIES),
+        epilog="policies: " + ", ".join(POLICIES) + ". `speciate simulate market --help`: spot markets instead.",
     )
     add = parser.add_argument
     add(

@@ -10,13 +10,20 @@ SpeciateError
 |   +-- NotFound                    404 not_found
 |   |   +-- ModelNotFound           404 model_not_found
 |   +-- BodyTooLarge                413 request_too_large
+|   +-- RangeNotSatisfiable         416 range_not_satisfiable
+|   +-- Conflict                    409 conflict
+|   +-- WindowInfeasible            400 window_infeasible
+|   +-- QuotaExceeded               403 quota_exceeded
 +-- CapacityError                   the caller can come again
 |   +-- Overloaded                  429 rate_limit_exceeded   (retry_after_s)
 |   +-- DeadlineExceeded            504 deadline_exceeded
 |   +-- ShuttingDown                503 shutting_down
+|   +-- StoreUnavailable            503 store_unavailable     the batch store cannot be reached or written
+|   +-- StorageFull                 507 insufficient_storage  no room on the disk
 +-- OperatorError                   whoever runs the server can mend it
 |   +-- ConfigError                 500 invalid_config
 |   +-- LoadFailed                  500 model_load_failed
+|   +-- SignalUnavailable           500 signal_unavailable    a live price, machine or carbon source
 +-- EngineFailed                    500 engine_failed         a step was lost
 +-- InvariantError                  500 internal_error        our bug
 """
@@ -79,6 +86,31 @@ class BodyTooLarge(CallerError):
     code = "request_too_large"
 
 
+class RangeNotSatisfiable(CallerError):
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class Conflict(CallerError):
+    status = 409
+    code = "conflict"
+
+
+class WindowInfeasible(CallerError):
+    """A batch that cannot be done in its window; the message says which could be kept.
+
+    Not 409 or 429: the official clients send those again by themselves, and the answer would be the same.
+    """
+
+    status = 400
+    code = "window_infeasible"
+
+
+class QuotaExceeded(CallerError):
+    status = 403
+    code = "quota_exceeded"
+
+
 class CapacityError(SpeciateError):
     status = 503
     code = "unavailable"
@@ -109,6 +141,16 @@ class ShuttingDown(CapacityError):
     code = "shutting_down"
 
 
+class StoreUnavailable(CapacityError):
+    status = 503
+    code = "store_unavailable"
+
+
+class StorageFull(CapacityError):
+    status = 507
+    code = "insufficient_storage"
+
+
 class OperatorError(SpeciateError):
     status = 500
     code = "operator_error"
@@ -120,6 +162,12 @@ class ConfigError(OperatorError):
 
 class LoadFailed(OperatorError):
     code = "model_load_failed"
+
+
+class SignalUnavailable(OperatorError):
+    """A live source could not be read; its last values stay until they are stale."""
+
+    code = "signal_unavailable"
 
 
 class EngineFailed(SpeciateError):

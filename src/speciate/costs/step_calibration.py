@@ -4,6 +4,7 @@ A calibration is data with its source. `speciate bench calibrate` records one on
 published coefficients. The scheduler never sees these: it learns its own model from observed steps.
 """
 
+from bisect import bisect_right
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,33 @@ class StepLine(Struct, frozen=True):
         return decodes + chunks
 
 
+class StepTable(Struct, frozen=True):
+    """Seconds by how many tokens a step computes, linear between the knots; for engines whose kernels go by size.
+
+    Beyond the last knot the last slope goes on.
+    """
+
+    knots: tuple[int, ...]
+    """Tokens of a step, rising; the first is 1."""
+    seconds: tuple[float, ...]
+    decode_s: float
+    """One more sequence that samples, beside its token."""
+    context_s: float
+    pair_s: float
+    chunk_context_s: float = 0.0
+
+    def step_s(self, work: StepWork) -> float:
+        seconds = self._by_tokens_s(work.decodes + work.prefill)
+        seconds += self.decode_s * work.decodes + self.context_s * work.decode_context
+        return seconds + self.pair_s * work.pairs + self.chunk_context_s * work.chunk_context
+
+    def _by_tokens_s(self, num_tokens: int) -> float:
+        index = min(max(1, bisect_right(self.knots, num_tokens)), len(self.knots) - 1)
+        left, right = self.knots[index - 1], self.knots[index]
+        share = (num_tokens - left) / (right - left)
+        return self.seconds[index - 1] + share * (self.seconds[index] - self.seconds[index - 1])
+
+
 class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     """A machine and a model as the simulator sees them."""
 
@@ -61,6 +89,10 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     max_step_sequences: int = 256
     between_s: float = 0.0
     """What passes between two steps outside the engine: planning, sampling, delivery."""
+    table: StepTable | None = None
+    """Used instead of the two lines where an engine needs it; the lines then say where a scheduler's model starts."""
+    noise: float = 0.0
+    """Standard deviation of the logarithm of observed over calibrated seconds, as measured."""
 
     def decode_steps_s(self, work: StepWork, num: int) -> list[float]:
         """`step_s` of so many steps of decodes alone, each of which reads a token more than before: rounded alike."""
@@ -75,6 +107,8 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
 
     def step_s(self, work: StepWork) -> float:
         """Never less than a tenth of the small step's base, whatever a fit extrapolates to."""
+        if self.table is not None:
+            return max(self.table.step_s(work), 0.1 * self.table.seconds[0])
         line = self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
         return max(line.step_s(work), 0.1 * self.small.base_s)
 

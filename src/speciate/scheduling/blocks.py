@@ -4,14 +4,14 @@ Every block is in exactly one place, and `check` proves it:
 
     free    nobody holds it, contents worthless        _free
     idle    nobody holds it, contents findable by key  _idle, oldest leaf first
-    held    one or more sequences hold it              _refs > 0, findable once published
+    held    one or more sequences hold it              in neither; findable once published; _more: second holders
 
 A key names a block's tokens *and* everything before them (hash chain, as in vLLM and SGLang), so equal keys mean equal
 KV. Keys are 128 bits of blake2b: no collision is to be expected before 2^64 blocks.
 """
 
 from array import array
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
@@ -37,13 +37,14 @@ def chain_keys(parent: bytes, tokens: Sequence[int], block_tokens: int) -> list[
 
 
 class BlockPool:
-    """Hands out block ids. All operations cost O(blocks moved)."""
+    """Hands out block ids. All operations cost O(blocks moved); without keys, no more than copying their ids."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._free = deque(range(num_blocks))
+        self._free = list(range(num_blocks))
         self._idle: OrderedDict[int, None] = OrderedDict()
-        self._refs = [0] * num_blocks
+        self._more: dict[int, int] = {}
+        """Holders beyond the first, of blocks that have several; only findable blocks ever do."""
         self._key_of: list[bytes | None] = [None] * num_blocks
         self._by_key: dict[bytes, int] = {}
 
@@ -68,27 +69,26 @@ class BlockPool:
 
     def count_idle(self, blocks: Iterable[int]) -> int:
         """How many of them `take` would remove from what is available."""
-        refs = self._refs
-        return sum(1 for block in blocks if refs[block] == 0)
-
-    def is_exclusive(self, block: int) -> bool:
-        return self._refs[block] == 1
+        return sum(1 for block in blocks if block in self._idle)
 
     def take(self, blocks: Iterable[int]) -> None:
         """One more holder of blocks that `find` gave."""
         for block in blocks:
-            if self._refs[block] == 0:
+            if block in self._idle:
                 del self._idle[block]
-            self._refs[block] += 1
+            else:
+                self._more[block] = self._more.get(block, 0) + 1
 
     def allocate(self, num: int) -> list[int]:
         """Blocks with worthless contents; the oldest idle ones lose their keys when free ones run out."""
         if num > self.num_available:
             raise InvariantError(f"{num} KV blocks asked for, {self.num_available} available; evict first")
-        free, refs = self._free, self._refs
-        blocks = [free.popleft() if free else self._forget_oldest() for _ in range(num)]
-        for block in blocks:
-            refs[block] = 1
+        rest = max(0, len(self._free) - num)
+        blocks = self._free[rest:]
+        del self._free[rest:]
+        blocks.reverse()
+        while len(blocks) < num:
+            blocks.append(self._forget_oldest())
         return blocks
 
     def _forget_oldest(self) -> int:
@@ -107,36 +107,42 @@ class BlockPool:
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up one reference to each. Last block first, so that leaves are forgotten before their parents."""
-        refs, key_of, free, idle = self._refs, self._key_of, self._free, self._idle
-        for block in reversed(blocks):
-            num = refs[block] = refs[block] - 1
-            if num < 0:
-                raise InvariantError(f"KV block {block} released more often than taken")
-            if num == 0:
-                if key_of[block] is None:
-                    free.append(block)
-                else:
-                    idle[block] = None
+        if self._by_key:
+            for block in reversed(blocks):
+                self._release_one(block)
+        else:
+            self._free.extend(blocks)
+        if self.num_available > self.num_blocks:
+            raise InvariantError(f"KV blocks {list(blocks)[:8]} released more often than taken")
+
+    def _release_one(self, block: int) -> None:
+        num_more = self._more.get(block, 0)
+        if num_more > 1:
+            self._more[block] = num_more - 1
+        elif num_more:
+            del self._more[block]
+        elif self._key_of[block] is None:
+            self._free.append(block)
+        else:
+            self._idle[block] = None
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise InvariantError unless every block is in one place and has exactly the holders in `tables`."""
-        owners = [0] * self.num_blocks
-        for table in tables:
-            for block in table:
-                owners[block] += 1
-        if owners != self._refs:
-            wrong = [b for b in range(self.num_blocks) if owners[b] != self._refs[b]]
+        found = Counter(block for table in tables for block in table)
+        away = {*self._free, *self._idle}
+        expected = {block: 1 + self._more.get(block, 0) for block in range(self.num_blocks) if block not in away}
+        if found != expected:
+            wrong = [block for block in range(self.num_blocks) if found[block] != expected.get(block, 0)]
             raise InvariantError(f"KV blocks {wrong[:8]}: holders and reference counts differ")
         self._check_places()
         self._check_keys()
 
     def _check_places(self) -> None:
-        held = {block for block, refs in enumerate(self._refs) if refs}
         free, idle = set(self._free), set(self._idle)
-        if len(free) + len(idle) + len(held) != self.num_blocks or len(free) != len(self._free):
-            raise InvariantError("free + idle + held KV blocks differ from the total")
-        if free & idle or free & held or idle & held:
-            raise InvariantError("a KV block is in two places")
+        if len(free) != len(self._free) or free & idle:
+            raise InvariantError("a KV block is free twice, or free and idle")
+        if set(self._more) & (free | idle):
+            raise InvariantError("a KV block that nobody holds has a second holder")
 
     def _check_keys(self) -> None:
         named = {key: block for block, key in enumerate(self._key_of) if key is not None}

@@ -9,6 +9,9 @@ from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
 from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
+CUT_SHARE = 0.8
+"""A step that fills this much of its limit counts as cut to it."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -18,8 +21,8 @@ class Draft:
     now_s: float
     costs: StepCosts
     gamma: float
-    realtime_gamma: float
-    """The margin of what real-time work depends on; at least `gamma`."""
+    strict_gamma: float
+    """The margin of what running promises depend on, token by token; at least `gamma`."""
     block_tokens: int
     tokens_left: int
     sequences_left: int
@@ -28,6 +31,8 @@ class Draft:
     used_s: float = 0.0
     realtime_limit_s: float = inf
     """The part of the limit that running real-time work asks for."""
+    whole_limit_s: float = inf
+    """The limit before batch work was told to spare arrivals."""
     is_closed: bool = False
     """Real-time work waits for the next step: only decodes that must run may still enter."""
     lacks_memory: bool = False
@@ -35,6 +40,8 @@ class Draft:
     has_realtime: bool = False
     is_extended: bool = False
     """Urgent batch work has stretched the limit."""
+    num_live: int = 0
+    """Sequences that there were when it was planned."""
     num_prompts: int = 0
     """Interactive prompts in this step."""
     steps: list[SequenceStep] = field(default_factory=list)
@@ -109,6 +116,12 @@ class Draft:
     def is_computing(self, seq: Sequence, num_cached: int) -> bool:
         """Whether the first block that it lacks is being computed in this step: better to share it in the next."""
         return num_cached < len(seq.keys) and seq.keys[num_cached] in self.computing
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the budget, rather than a lack of work, ended this step."""
+        is_short = self.num_prefill > 0 or len(self.decodes) < self.num_live
+        return is_short and self.used_s >= CUT_SHARE * self.limit_s
 
     def is_taken(self, seq: Sequence) -> bool:
         return seq.step_id == self.step_id

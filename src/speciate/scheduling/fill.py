@@ -1,7 +1,8 @@
 """The stages that fill a step, most urgent first. Each puts in what the budget and memory allow, and nothing else.
 
 limits -> real-time decodes -> whole real-time prompts -> interactive decodes -> interactive prompts
-       -> batch decodes (or paused in place) -> batch prompts -> one batch sequence if the step is still empty
+       -> a limit for batch work -> batch decodes (or paused in place) -> batch prompts
+       -> one batch sequence if the step is still empty
 """
 
 from collections.abc import Callable, Collection
@@ -28,9 +29,16 @@ PATIENT_S = 1.0
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
+SPARED_BASES = 3.0
+"""A step for batch work lasts at least so many times what an empty one takes: shorter ones would waste the device."""
+EVEN_SHARE = 0.87
+"""Even gaps may cost so much of a TPOT: on a steady machine p99 gaps then keep to TPOT for 2 % of the batch rate (A100
+simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buffer has to do."""
+
 
 _computed_of: Callable[[Sequence], int] = attrgetter("computed")
 _deadline_of: Callable[[Sequence], float] = attrgetter("deadline_s")
+_tpot_of: Callable[[Sequence], float] = attrgetter("tpot_s")
 
 
 class Fit(Enum):
@@ -50,12 +58,18 @@ def set_limits(state: TokenState, draft: Draft) -> None:
     realtime_due_s, realtime_s = _decodes(draft, realtime)
     interactive_due_s, interactive_s = _decodes(draft, interactive)
     draft.used_s = draft.costs.base_s + realtime_s + interactive_s
-    slack_s = (realtime_due_s - draft.now_s) / draft.realtime_gamma
+    slack_s = (realtime_due_s - draft.now_s) / draft.strict_gamma
     draft.realtime_limit_s = slack_s if slack_s >= draft.used_s else inf
-    other_s = (interactive_due_s - draft.now_s) / draft.gamma
+    other_s = min((interactive_due_s - draft.now_s) / draft.strict_gamma, _even_s(draft, interactive))
     longest_s = state.options.max_step_s * state.model.confidence
     guards_s = min(_realtime_guard_s(state, draft), _interactive_guard_s(state, draft))
     draft.limit_s = max(draft.used_s, min(slack_s, other_s, guards_s, longest_s))
+
+
+def _even_s(draft: Draft, decodes: Collection[Sequence]) -> float:
+    """Longest step that keeps gaps within TPOT, so that a jitter buffer is there for noise, not for every step."""
+    tpot_s = min(map(_tpot_of, decodes), default=inf)
+    return tpot_s * max(1.0 / draft.strict_gamma, EVEN_SHARE)
 
 
 def _decodes(draft: Draft, decodes: Collection[Sequence]) -> tuple[float, float]:
@@ -67,7 +81,7 @@ def _decodes(draft: Draft, decodes: Collection[Sequence]) -> tuple[float, float]
 
 
 def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
-    guard, gamma = state.guards[Tier.REALTIME], draft.realtime_gamma
+    guard, gamma = state.guards[Tier.REALTIME], draft.gamma
     if not guard.is_armed(draft.now_s):
         return inf
     own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
@@ -94,7 +108,7 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
     if not queue.num_waiting and not started:
         return
     candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
-    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.realtime_gamma)
+    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.strict_gamma)
     num_taken = num_skipped = 0
     while draft.has_slots and (num_skipped < MAX_SKIPPED or not draft.steps):
         seq = candidates.next()
@@ -110,8 +124,9 @@ def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
         num_skipped += fit is Fit.LATER
         if fit is Fit.TAKEN:
             num_taken += 1
-            room_s = (seq.deadline_s - draft.now_s) / draft.realtime_gamma
-            bound_s = min(bound_s, room_s) if draft.used_s <= room_s else bound_s
+            left_s = seq.deadline_s - draft.now_s
+            if draft.used_s <= left_s:  # it can be in time: nothing more may enter that puts this in doubt
+                bound_s = min(bound_s, max(draft.used_s, left_s / draft.strict_gamma))
     candidates.close()
     if num_taken:
         draft.has_realtime = True
@@ -269,6 +284,17 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     draft.relegated.append((seq.seq_id, seq.tier))
 
 
+def spare_arrivals(state: TokenState, draft: Draft) -> None:
+    """Whoever arrives next waits for this step: batch work may make it as long as a share of what an interactive
+    prompt's own step takes, even where promises would allow more. Urgent batch work asks for no leave."""
+    draft.whole_limit_s = draft.limit_s
+    guard = state.guards[Tier.INTERACTIVE]
+    if guard.is_armed(draft.now_s):
+        own_s = draft.costs.base_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
+        spared_s = max(SPARED_BASES * draft.costs.base_s, state.options.batch_delay * own_s)
+        draft.limit_s = max(draft.used_s, min(draft.limit_s, spared_s))
+
+
 def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
     """All that fit the budget; the others keep their blocks and sit this step out. Urgent first, then longest idle."""
     decodes = list(state.residents.decoding[Tier.BATCH].values())
@@ -285,24 +311,26 @@ def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
 def fill_all_batch_decodes(state: TokenState, draft: Draft) -> None:
     """What engines without pausing do; for comparisons."""
     for seq in list(state.residents.decoding[Tier.BATCH].values()):
-        if draft.has_slots:
-            _take_batch_decode(state, draft, seq)
+        if draft.has_slots and _has_place(state, draft, seq):
+            draft.used_s += draft.costs.decodes_s(1, seq.computed)
+            draft.take_decodes([seq])
 
 
 def _take_some_batch(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
-    ranked = sorted((not _is_urgent(state, draft, seq), seq.advanced_s, seq.order, seq) for seq in decodes)
+    ranked = sorted([(not _is_urgent(state, draft, seq), seq.advanced_s, seq.order, seq) for seq in decodes])
+    chosen: list[Sequence] = []
+    slots = min(draft.tokens_left, draft.sequences_left)
     for is_patient, _, _, seq in ranked:
         if not is_patient:
             _extend_for_urgent(state, draft)
-        if not draft.has_slots or draft.costs.decodes_s(1, seq.computed) > draft.room_s:
-            return
-        _take_batch_decode(state, draft, seq)
-
-
-def _take_batch_decode(state: TokenState, draft: Draft, seq: Sequence) -> None:
-    if _has_place(state, draft, seq):
-        draft.used_s += draft.costs.decodes_s(1, seq.computed)
-        draft.take_decodes([seq])
+        cost_s = draft.costs.decodes_s(1, seq.computed)
+        if len(chosen) >= slots or cost_s > draft.limit_s - draft.used_s:
+            break
+        if _has_place(state, draft, seq):
+            draft.used_s += cost_s
+            seq.step_id = draft.step_id  # it is in: nobody may take its blocks
+            chosen.append(seq)
+    draft.take_decodes(chosen)
 
 
 def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
@@ -318,9 +346,11 @@ def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
 
 def _extend_for_urgent(state: TokenState, draft: Draft) -> None:
     """The floor: work that would miss its window may stretch a step a little, never one with real-time work."""
-    if not draft.has_realtime and not draft.is_extended:
+    if not draft.is_extended:
         draft.is_extended = True
-        draft.limit_s *= 1.0 + state.options.batch_floor
+        draft.limit_s = draft.whole_limit_s
+        if not draft.has_realtime:
+            draft.limit_s *= 1.0 + state.options.batch_floor
 
 
 def fill_batch_prompts(state: TokenState, draft: Draft) -> None:
@@ -346,7 +376,7 @@ def _take_batch_prompt(state: TokenState, draft: Draft, seq: Sequence) -> Fit:
 def force_batch(state: TokenState, draft: Draft) -> None:
     """No budget, however tight, leaves the device idle: one batch sequence makes the smallest useful progress."""
     if not draft.steps:
-        draft.limit_s = inf
+        draft.limit_s = draft.whole_limit_s = inf
         draft.sequences_left = 1
         draft.tokens_left = min(draft.tokens_left, state.options.min_chunk_tokens)
         fill_batch_decodes(state, draft)

@@ -9,6 +9,11 @@ from math import ceil, inf
 
 WINDOW = 64
 QUANTILE = 0.95
+GAP_FACTOR = 1.5
+"""The next arrival is expected for so many times the longest of the last gaps: with Poisson arrivals one in about a
+thousand comes later."""
+MAX_ARM_S = 600.0
+"""Work that comes more seldom than this needs a reservation: its guard would cost others more than it brings."""
 MIN_SHARE = 0.25
 """The guard of a tier whose own prompts take most of its TTFT never falls below this share of it (see `soft_s`)."""
 
@@ -17,22 +22,30 @@ class ArrivalGuard:
     """One tier's recent arrivals: when, how long their prompts, how short their promise."""
 
     def __init__(self, arm_s: float, epsilon_s: float) -> None:
-        self._arm_s = arm_s
+        self._arm_s = self._window_s = arm_s
         self._epsilon_s = epsilon_s
         self._last_s = -inf
+        self._gaps: deque[float] = deque(maxlen=WINDOW)
         self._reserved: tuple[float, int] | None = None
         self._ttfts: deque[float] = deque(maxlen=WINDOW)
+        self.ttft_s = inf
+        """The shortest promise lately seen or reserved; infinite if nothing was promised."""
         self._prompts: deque[int] = deque()
         self._sorted_prompts: list[int] = []
 
     def reserve(self, ttft_s: float, prompt_tokens: int) -> None:
         """Stay armed for such requests even if none comes."""
         self._reserved = (ttft_s, prompt_tokens)
+        self._set_ttft()
 
     def observe_arrival(self, ttft_s: float, now_s: float) -> None:
+        if self._last_s > -inf:
+            self._gaps.append(max(0.0, now_s - self._last_s))
+            self._window_s = max(self._arm_s, min(MAX_ARM_S, GAP_FACTOR * max(self._gaps)))
         self._last_s = now_s
         if ttft_s < inf:
             self._ttfts.append(ttft_s)
+            self._set_ttft()
 
     def observe_prompt(self, num_tokens: int) -> None:
         """A prompt begins: so many tokens were not in the prefix cache."""
@@ -42,13 +55,11 @@ class ArrivalGuard:
             del self._sorted_prompts[bisect_left(self._sorted_prompts, self._prompts.popleft())]
 
     def is_armed(self, now_s: float) -> bool:
-        return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._arm_s)
+        return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._window_s)
 
-    @property
-    def ttft_s(self) -> float:
-        """The shortest promise lately seen or reserved; infinite if nothing was promised."""
+    def _set_ttft(self) -> None:
         reserved_s = self._reserved[0] if self._reserved else inf
-        return min(min(self._ttfts, default=inf), reserved_s)
+        self.ttft_s = min(min(self._ttfts, default=inf), reserved_s)
 
     @property
     def prompt_tokens(self) -> int:

@@ -46,6 +46,9 @@ class TokenSchedulerOptions(Struct, frozen=True):
     """A sequence that came back from eviction is spared this long if anyone else can go."""
     batch_window_s: float = 86_400.0
     """The window of batch work that has neither a deadline nor an E2E promise."""
+    batch_delay: float = 0.25
+    """By how much of its own step's time batch work may delay an interactive prompt that comes while it runs; large
+    values leave it to the promises alone."""
     batch_floor: float = 0.1
     """By how much of the budget urgent batch work may lengthen a step that holds no real-time work."""
     pause_batch: bool = True

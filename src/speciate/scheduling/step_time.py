@@ -6,11 +6,8 @@ D decodes that read C tokens of context; X prompt tokens; XC = sum of x * (mean 
 Recursive least squares with forgetting over *relative* errors, so that short steps count as much as long ones.
 """
 
-from bisect import bisect_left, insort
-from collections import deque
-from math import ceil
-
 from speciate.scheduling.least_squares import NOTHING, remember, solve
+from speciate.scheduling.margin import MIN_OBSERVATIONS, Margin
 from speciate.scheduling.options import StepTimePrior
 from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
@@ -36,62 +33,10 @@ NUM_SCALING = 3
 """The first steps teach the scale of all coefficients together: priors are often wrong by a common factor."""
 NUM_CAUTIOUS = 10
 """Steps before `costs` are trusted fully."""
-WINDOW = 500
-COVERAGE = 0.95
-REALTIME_COVERAGE = 0.99
-"""A real-time answer of 20 tokens is late if one step is: with 0.95, 15 % noise cost it 5 points of attainment, with
-0.99 none, at 5 % of the batch rate (step simulation of 8 ms + 1.5 ms a token, two seeds)."""
-MIN_OBSERVATIONS = 20
 MAX_STRIDE = 32
 """Steps with equal decodes and no prompt teach at the 1st, 2nd, 4th, 8th, 16th, then at each 32nd of them."""
 CALM_DRIFT = 0.05
 """A surprise, or a smoothed error beyond this, and every step teaches again."""
-COLD_MARGIN = 1.25
-
-
-class Margin:
-    """Conformal quantile of observed over predicted, over a sliding window."""
-
-    def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
-        self._ratios: deque[float] = deque()
-        self._sorted: list[float] = []
-        self._errors: deque[float] = deque(maxlen=WINDOW)
-        self._error_sum = 0.0
-
-    def observe(self, observed_s: float, predicted_s: float) -> None:
-        ratio = observed_s / predicted_s
-        self._ratios.append(ratio)
-        insort(self._sorted, ratio)
-        if len(self._ratios) > WINDOW:
-            del self._sorted[bisect_left(self._sorted, self._ratios.popleft())]
-        self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
-
-    def _observe_error(self, error: float) -> None:
-        if len(self._errors) == WINDOW:
-            self._error_sum -= self._errors[0]
-        self._errors.append(error)
-        self._error_sum += error
-
-    @property
-    def gamma(self) -> float:
-        return self._quantile(COVERAGE)
-
-    @property
-    def realtime_gamma(self) -> float:
-        return self._quantile(REALTIME_COVERAGE)
-
-    def _quantile(self, coverage: float) -> float:
-        num = len(self._sorted)
-        if num < MIN_OBSERVATIONS:
-            return max(COLD_MARGIN, self._low)
-        quantile = self._sorted[min(num, ceil((num + 1) * coverage)) - 1]
-        return min(max(quantile, self._low), self._high)
-
-    @property
-    def prediction_error(self) -> float:
-        """Mean absolute error of the window, relative to what was observed."""
-        return self._error_sum / len(self._errors) if self._errors else 0.0
 
 
 class StepTimeModel:
@@ -126,15 +71,17 @@ class StepTimeModel:
         """0..1: how far to trust `costs`; below 1 for the first few steps."""
         return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
-    def observe(self, step: StepFeatures, observed_s: float) -> None:
-        """Learn from one step, unless it repeats others that were as expected. Costs about 7 microseconds."""
+    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False) -> None:
+        """Learn from one step, unless it repeats others that were as expected; always if the budget bounded it
+        (`is_cut`). Costs about 7 microseconds."""
         num_ahead = self._num_ahead(step)
         self._num_repeats += 1
-        if num_ahead == 1 and observed_s > 0:
-            self._learn(step, observed_s)
+        if (num_ahead == 1 or is_cut) and observed_s > 0:
+            self._learn(step, observed_s, is_cut)
 
     def observe_repeats(self, step: StepFeatures, durations_s: list[float]) -> None:
-        """The same as to `observe` such steps one after the other, each with a token more of context a decode."""
+        """The same as to `observe` such steps one after the other, each with a token more of context a decode; none of
+        them is cut."""
         done, num = 0, len(durations_s)
         while done < num:
             num_ahead = min(num - done, self._num_ahead(step))
@@ -153,9 +100,9 @@ class StepTimeModel:
             return 1
         return MAX_STRIDE - num % MAX_STRIDE if num >= MAX_STRIDE else (1 << num.bit_length()) - num
 
-    def _learn(self, step: StepFeatures, observed_s: float) -> None:
+    def _learn(self, step: StepFeatures, observed_s: float, is_cut: bool) -> None:
         predicted_s = self.costs.predict_s(step)
-        self.margin.observe(observed_s, predicted_s)
+        self.margin.observe(observed_s, predicted_s, is_cut)
         self._num_observed += 1
         if self._num_observed <= NUM_SCALING:
             self._rescale(observed_s / predicted_s)
@@ -179,6 +126,7 @@ class StepTimeModel:
         if abs(self._drift) > DRIFT_LIMIT:
             self._information = NOTHING
             self._spread, self._drift = DRIFT_SPREAD, 0.0
+            self.margin.forget()
 
     def _update(self, step: StepFeatures, predicted_s: float, error: float) -> None:
         s0, s1, s2, s3, s4 = self._scale

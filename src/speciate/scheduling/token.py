@@ -21,7 +21,8 @@ from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 
 DEFAULTS = TokenSchedulerOptions()
-TICKS_PER_S = 1 << 30
+TICKING_S = 1.5 * 2**22
+"""Doubles of this size are 2^-30 s apart: whoever adds it and takes it off has rounded to that."""
 
 
 class TokenScheduler:
@@ -45,6 +46,9 @@ class TokenScheduler:
         state.waiting[seq.tier].add(seq)
         state.deadlines.add(seq, len(state.live))
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
+        if seq.tier is Tier.REALTIME:
+            num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
+            state.model.margin.promise(work.segment.slo.share, num_outputs)
 
     def abort(self, seq_id: int, now_s: float) -> None:
         """Forget a sequence; one in the step that runs keeps its blocks until that step is committed."""
@@ -60,6 +64,7 @@ class TokenScheduler:
         while (late := self._state.deadlines.pop_due(now_s)) is not None:
             self._drop(late)
             draft.expired.append(late.seq_id)
+        draft.num_live = len(self._state.live)
         if self._state.live:
             for stage in self._stages:
                 stage(self._state, draft)
@@ -72,7 +77,7 @@ class TokenScheduler:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
         self._in_flight = None
         if not outcome.lost:
-            self._state.model.observe(draft.features(), outcome.observed_s)
+            self._state.model.observe(draft.features(), outcome.observed_s, draft.is_cut)
         self._observe_pace(draft, now_s)
         tokens = dict(outcome.tokens)
         token_s = in_ticks_s(outcome.observed_s / max(1, draft.num_tokens))
@@ -157,7 +162,7 @@ class TokenScheduler:
             now_s=now_s,
             costs=self._state.model.costs,
             gamma=self._state.model.margin.gamma,
-            realtime_gamma=self._state.model.margin.realtime_gamma,
+            strict_gamma=self._state.model.margin.strict_gamma,
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
@@ -267,6 +272,7 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
         fill.fill_realtime_prompts,
         fill.fill_interactive_decodes,
         fill.fill_interactive_prompts,
+        fill.spare_arrivals,
         fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
         fill.fill_batch_prompts,
         fill.force_batch,
@@ -275,8 +281,8 @@ def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
 
 
 def in_ticks_s(seconds: float) -> float:
-    """Seconds of steps are booked in whole ticks: their sums are then exact, in whatever order they are added."""
-    return round(seconds * TICKS_PER_S) / TICKS_PER_S
+    """Seconds of steps are booked in whole ticks of 2^-30 s: sums are then exact, in whatever order they are added."""
+    return (seconds + TICKING_S) - TICKING_S
 
 
 def _unfinished(seq: Sequence) -> str:

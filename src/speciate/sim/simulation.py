@@ -132,16 +132,27 @@ class _Run:
 
     def _admit(self, request: SimRequest, replica: SimReplica) -> Segment | None:
         """The segment that it is served as, or None: the gateway's decision."""
-        segments, limits = self._setting.segments, self._setting.limits
-        if limits is None:
-            return segments[request.tier]
-        now_s = replica.clock_s()
-        load: ReplicaLoad = replica.scheduler.load(now_s)
-        demand = Demand(
-            segment=segments[request.tier],
-            prompt_tokens=request.prompt_tokens,
-            max_tokens=request.max_tokens,
-            may_downgrade=self._setting.may_downgrade,
-        )
-        verdict = admit(demand, load, limits, now_s)
-        return segments[verdict.tier] if isinstance(verdict, Admitted) else None
+        setting = self._setting
+        load = replica.scheduler.load(replica.clock_s()) if setting.limits is not None else None
+        return served_segment(request, setting.segments, setting.limits, setting.may_downgrade, load, replica.clock_s())
+
+
+def served_segment(
+    request: SimRequest,
+    segments: Mapping[Tier, Segment],
+    limits: AdmissionOptions | None,
+    may_downgrade: bool,
+    load: ReplicaLoad | None,
+    now_s: float,
+) -> Segment | None:
+    """The segment that a request is served as, or None if it is refused. Without limits or load everything enters."""
+    if limits is None or load is None:
+        return segments[request.tier]
+    demand = Demand(
+        segment=segments[request.tier],
+        prompt_tokens=request.prompt_tokens,
+        max_tokens=request.max_tokens,
+        may_downgrade=may_downgrade,
+    )
+    verdict = admit(demand, load, limits, now_s)
+    return segments[verdict.tier] if isinstance(verdict, Admitted) else None

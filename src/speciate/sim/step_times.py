@@ -13,6 +13,7 @@ class StepTimes:
         self._calibration = calibration
         self._between_s = calibration.between_s
         self._faults = faults
+        self._is_exact = faults.are_steps_exact
         self._speed = speed
         self._random = random.Random(f"steps {seed}")
 
@@ -25,11 +26,14 @@ class StepTimes:
         One at least."""
         durations_s: list[float] = []
         ends_s: list[float] = []
-        for calibrated_s in self._calibrated(work, now_s, most, horizon_s):
-            step_s = self._observed_s(calibrated_s, now_s)
+        calibrated = self._calibrated(work, now_s, most, horizon_s)
+        is_exact, between_s, speed = self._is_exact, self._between_s, self._speed
+        for calibrated_s in calibrated:
+            step_s = calibrated_s / speed if is_exact else self._observed_s(calibrated_s, now_s)
+            end_s = now_s + step_s
             durations_s.append(step_s)
-            ends_s.append(now_s + step_s)
-            now_s = now_s + step_s + self._between_s
+            ends_s.append(end_s)
+            now_s = end_s + between_s
             if now_s >= horizon_s:
                 break
         return durations_s, ends_s

@@ -29,11 +29,12 @@ class MooncakeRow(Struct):
 
 def read_azure(path: Path, tier: Tier) -> Iterator[SimRequest]:
     """`TIMESTAMP,ContextTokens,GeneratedTokens` (Azure Public Dataset 2023, 2024); times from the first row."""
-    start: float | None = None
+    start: datetime | None = None
     for row in _rows(path):
-        at = datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp()
+        at = datetime.fromisoformat(row["TIMESTAMP"][:26])
         start = at if start is None else start
-        yield make_request(at - start, tier, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+        at_s = (at - start).total_seconds()
+        yield make_request(at_s, tier, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
 
 
 def read_mooncake(path: Path, tier: Tier) -> Iterator[SimRequest]:

@@ -180,6 +180,8 @@ def merged(*streams: Iterable[SimRequest]) -> Iterator[SimRequest]:
 
 def faster(requests: Iterable[SimRequest], factor: float) -> Iterator[SimRequest]:
     """The same requests in the same pattern, at `factor` times the rate."""
+    if factor == 1.0:
+        return iter(requests)
     return (structs.replace(request, at_s=request.at_s / factor) for request in requests)
 
 
@@ -187,7 +189,7 @@ def again(make: Callable[[], Iterable[SimRequest]], span_s: float, times: int) -
     """A stream of `span_s` seconds repeated end to end."""
     for offset_s in accumulate(repeat(span_s, times - 1), initial=0.0):
         for request in make():
-            yield structs.replace(request, at_s=request.at_s + offset_s)
+            yield structs.replace(request, at_s=request.at_s + offset_s) if offset_s else request
 
 
 def _clip(value: float, most: int) -> int:

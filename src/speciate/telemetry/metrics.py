@@ -135,6 +135,40 @@ class _SegmentMetrics:
     success: dict[FinishReason, Counter]
 
 
+class BatchMetrics:
+    """What the durable path does: lines published, tried again, given up; and how many wait."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        registry = metrics.registry
+        self._lines = Counter(
+            "speciate:batch_lines", "Lines of batches published.", ("model_name", "outcome"), registry=registry
+        )
+        self._retries = Counter(
+            "speciate:batch_retries", "Lines that run again because their engine failed.", ("model_name",),
+            registry=registry,
+        )  # fmt: skip
+        self._lost = Counter("speciate:batch_lost_lines", "Lines whose worker died.", registry=registry)
+        self._poisoned = Counter("speciate:batch_poison_lines", "Lines given up: workers died.", registry=registry)
+        self._depth = Gauge("speciate:batch_queue_depth", "Lines of batches in progress that are open.",
+                            registry=registry)  # fmt: skip
+        self._jobs = Gauge("speciate:batch_jobs", "Batches in progress.", registry=registry)
+
+    def published(self, model: str, num_completed: int, num_failed: int) -> None:
+        self._lines.labels(model, "completed").inc(num_completed)
+        self._lines.labels(model, "failed").inc(num_failed)
+
+    def retried(self, model: str) -> None:
+        self._retries.labels(model).inc()
+
+    def reaped(self, num_suspects: int, num_poisoned: int) -> None:
+        self._lost.inc(num_suspects + num_poisoned)
+        self._poisoned.inc(num_poisoned)
+
+    def queued(self, num_jobs: int, num_lines: int) -> None:
+        self._jobs.set(num_jobs)
+        self._depth.set(num_lines)
+
+
 class ReplicaMetrics:
     """What one replica observes. Cheap enough for every token (about 2 us)."""
 

@@ -50,7 +50,7 @@ def test_a_reservation_keeps_the_guard_up(device) -> None:
 
 
 def test_running_chat_bounds_the_step_by_its_slack(device) -> None:
-    d = device()
+    d = device(batch_delay=100.0)
     chat = d.add("chat", 16, 50)
     d.step()
     d.add("docs", 1000, 4)
@@ -90,7 +90,7 @@ def test_batch_decodes_never_pause_without_the_option(device, chunks) -> None:
 
 
 def test_interactive_prompts_go_by_deadline_and_batch_gets_the_rest(device, chunks) -> None:
-    d = device()
+    d = device(batch_delay=100.0)
     docs = d.add("docs", 400, 2)
     late = d.add("chat", 40, 2, arrival_s=d.now_s)
     early = d.add("chat", 40, 2, arrival_s=d.now_s - 0.5)
@@ -273,6 +273,24 @@ def test_fairness_does_not_cross_buckets(device, chunks) -> None:
     greedy = d.add("chat", 40, 2, tenant="greedy")
     d.add("chat", 40, 2, tenant="modest", arrival_s=d.now_s + 0.3)
     assert list(chunks(d.plan())) == [greedy]
+
+
+@pytest.mark.parametrize(("delay", "most_s"), [(0.25, 0.06), (100.0, 0.53)])
+def test_batch_work_spares_who_arrives(device, delay: float, most_s: float) -> None:
+    """A chat of 200 tokens takes 208 ms of its own: batch steps stay under a quarter of that, or take what is given."""
+    d = device(batch_delay=delay, num_blocks=1000)
+    d.finish(d.add("chat", 200, 1))
+    for _ in range(20):
+        d.add("docs", 200, 4)
+    longest_s = max(d.step().predicted_s for _ in range(10))
+    assert 0.6 * most_s <= longest_s <= most_s + 1e-9
+
+
+def test_urgent_batch_work_spares_nobody(device) -> None:
+    d = device(num_blocks=1000)
+    d.finish(d.add("chat", 100, 1))
+    d.add("docs", 500, 4, deadline_s=d.now_s + 0.52)
+    assert d.step().predicted_s > 0.1
 
 
 @pytest.mark.parametrize(("floor", "is_done"), [(0.1, True), (0.0, False)])

@@ -82,4 +82,4 @@ def test_folding_changes_nothing_when_memory_is_short() -> None:
 def test_folding_saves_most_of_the_events_of_a_calm_chat() -> None:
     *_, num_folded = run("chat", "speciate", may_fold=True, faults=Faults(), num_blocks=26_000)
     *_, num_plain = run("chat", "speciate", may_fold=False, faults=Faults(), num_blocks=26_000)
-    assert num_folded < num_plain / 5
+    assert num_folded < num_plain / 3

@@ -7,14 +7,24 @@ from statistics import fmean, stdev
 from msgspec import Struct
 from rich.table import Table
 
-from benchmarks.tiers.runs import Job
 from speciate.core.segment import Tier
 from speciate.sim.report import SimReport
 
-NEEDED = {Tier.REALTIME: 0.99, Tier.INTERACTIVE: 0.95}
+NEEDED = {Tier.REALTIME: 0.99, Tier.INTERACTIVE: 0.95, Tier.BATCH: 0.99}
 """Attainment at which a load counts as carried."""
+ONLINE = (Tier.REALTIME, Tier.INTERACTIVE)
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 """Student's t for a 95 % interval, by number of seeds."""
+
+
+class Job(Struct, frozen=True):
+    """One run: a policy on a seeded mix of requests at a multiple of its usual rate."""
+
+    mix: str
+    policy: str
+    load: float
+    window_s: float
+    seed: int
 
 
 class Share(Struct, frozen=True):
@@ -60,8 +70,7 @@ def cells_of(reports: Iterable[tuple[str, Job, SimReport]]) -> list[Cell]:
 
 
 def _cell(mix: str, family: str, policy: str, load: float, rows: list[SimReport]) -> Cell:
-    online = (Tier.REALTIME, Tier.INTERACTIVE)
-    offered = sum(row.tiers[tier].offered for row in rows for tier in online)
+    offered = sum(row.tiers[tier].offered for row in rows for tier in ONLINE)
     return Cell(
         mix=mix,
         family=family,
@@ -73,7 +82,7 @@ def _cell(mix: str, family: str, policy: str, load: float, rows: list[SimReport]
         harvest_tokens_per_s=_mean([row.harvest_tokens_per_s for row in rows]),
         batch_output_tokens_per_s=_mean([row.tiers[Tier.BATCH].output_tokens_per_s for row in rows]),
         wasted_share=fmean(row.wasted_s / max(row.busy_s, 1e-9) for row in rows),
-        refused_share=sum(row.tiers[tier].refused for row in rows for tier in online) / max(1, offered),
+        refused_share=sum(row.tiers[tier].refused for row in rows for tier in ONLINE) / max(1, offered),
         prediction_error=fmean(row.prediction_error for row in rows),
         margin=fmean(row.margin for row in rows),
         requests_per_cpu_s=sum(row.num_requests for row in rows) / max(1e-9, sum(row.cpu_s for row in rows)),
@@ -126,7 +135,7 @@ def capacity_table(best: dict[str, list[Cell]], title: str) -> Table:
 
 
 def _brief(cell: Cell) -> str:
-    online = " / ".join(_percent(cell.deadline[tier]) for tier in NEEDED)
+    online = " / ".join(_percent(cell.deadline[tier]) for tier in ONLINE)
     return f"{online}, {cell.harvest_tokens_per_s.mean:,.0f}"
 
 
@@ -153,7 +162,7 @@ def load_table(cells: list[Cell], load: float, title: str) -> Table:
 def _cells(cell: Cell) -> list[str]:
     harvest = cell.harvest_tokens_per_s
     return [
-        *(_rules(cell, tier) for tier in NEEDED),
+        *(_rules(cell, tier) for tier in ONLINE),
         f"{harvest.mean:,.0f} ±{harvest.half_width:,.0f}",
         f"{cell.batch_output_tokens_per_s.mean:,.0f}",
         f"{cell.refused_share:.1%}",

@@ -1,0 +1,91 @@
+"""Opens the durable path: the database, the shelf, and all that works on them."""
+
+import asyncio
+import importlib
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from speciate.batch.clock import WallClock
+from speciate.batch.database import Database
+from speciate.batch.files import FileShelf
+from speciate.batch.jobs import BatchJobs, PredictRate, no_prediction
+from speciate.batch.options import BatchOptions
+from speciate.batch.publish import Publisher
+from speciate.batch.sql_store import SqlBatchStore
+from speciate.batch.sqlite import SqliteDatabase
+from speciate.batch.steward import Steward
+from speciate.batch.worker import NumRunning, RunLine, Worker
+from speciate.core.ports import Clock
+from speciate.telemetry.metrics import BatchMetrics
+
+
+class BatchPorts(Struct, frozen=True):
+    """What the durable path needs of the rest."""
+
+    run_line: RunLine
+    num_running: NumRunning
+    serves: Callable[[str], bool]
+    predict_rate: PredictRate = no_prediction
+
+
+@asynccontextmanager
+async def open_jobs(
+    folder: Path,
+    postgres_url: str | None,
+    ports: BatchPorts,
+    options: BatchOptions,
+    metrics: BatchMetrics,
+    clock: Clock | None = None,
+) -> AsyncGenerator[BatchJobs, None]:
+    """Started; stopped and closed at the end. What a dead process left behind is taken up at once.
+
+    Raises ConfigError where another process has the folder, StoreUnavailable where Postgres is not there.
+    """
+    database = await asyncio.to_thread(_open_database, folder, postgres_url)
+    try:
+        jobs = await _build(folder, database, ports, options, metrics, clock or WallClock())
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            loop.call_soon_threadsafe(jobs.wake)
+
+        database.listen(ring)
+        jobs.start()
+        try:
+            yield jobs
+        finally:
+            await jobs.stop()
+    finally:
+        await database.close()
+
+
+async def _build(
+    folder: Path, database: Database, ports: BatchPorts, options: BatchOptions, metrics: BatchMetrics, clock: Clock
+) -> BatchJobs:
+    store, shelf = SqlBatchStore(database), FileShelf(folder)
+    owns_store = isinstance(database, SqliteDatabase)
+    if owns_store:
+        reaped = await store.recover(options.max_deaths)
+        metrics.reaped(reaped.num_suspects, reaped.num_poisoned)
+    await asyncio.to_thread(shelf.sweep, owns_folder=owns_store)
+    name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+    worker = Worker(
+        store, shelf, ports.run_line, ports.num_running, options, clock, metrics, name=name, owns_store=owns_store
+    )
+    publisher = Publisher(store, shelf)
+    steward = Steward(store, shelf, publisher, options, clock, ports.serves, name=name, on_work=worker.wake)
+    return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, options, clock)
+
+
+def _open_database(folder: Path, postgres_url: str | None) -> Database:
+    folder.mkdir(parents=True, exist_ok=True)
+    if postgres_url is None:
+        return SqliteDatabase(folder / "batch.db")
+    postgres = importlib.import_module("speciate.batch.postgres")  # the optional extra
+    database: Database = postgres.PostgresDatabase(postgres_url)
+    return database

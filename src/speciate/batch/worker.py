@@ -1,0 +1,401 @@
+"""Drains the store: claims lines, runs them through the gateway, writes what came of them in groups.
+
+    claim -> inbox -> runners (one line each) -> outbox -> finish, as many at once as came while the last commit ran
+
+At least once executed: whoever dies with a line is found out by its lease. Exactly once published: a result is taken
+only under the fence that holds the line.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from speciate.batch.files import FileShelf
+from speciate.batch.lines import LineAnswer, answered_line, usage_of
+from speciate.batch.options import BatchOptions
+from speciate.batch.order import choose, suspects_first
+from speciate.batch.pace import Pace
+from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, TokenUsage, Want
+from speciate.batch.store import BatchStore
+from speciate.batch.validate import BatchLine, read_line
+from speciate.core.errors import SpeciateError, StoreUnavailable
+from speciate.core.ports import Clock
+from speciate.telemetry.metrics import BatchMetrics
+
+log = logging.getLogger(__name__)
+
+MAX_BACKOFF_S = 15.0
+MIN_REFUSED_S = 0.05
+MAX_REFUSED_S = 5.0
+"""After a refusal nothing new is claimed for so long, whatever `Retry-After` says: batch work asks again cheaply."""
+
+
+class LineJob(Struct, frozen=True):
+    """A line to run, and for whom."""
+
+    url: str
+    body: bytes
+    tenant: str
+    left_s: float
+    """Until the batch's deadline."""
+    window_s: float
+    request_id: str
+
+
+RunLine = Callable[[LineJob], Awaitable[LineAnswer]]
+NumRunning = Callable[[str], int | None]
+"""Batch sequences that run on a model's replica; None where it is not known."""
+
+
+class _Leased(Struct):
+    claim: Claim
+    job: JobFacts
+
+
+class Worker:
+    """`start` on the event loop, `stop` once: what runs is given back. `wake` when there may be new work."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        shelf: FileShelf,
+        run_line: RunLine,
+        num_running: NumRunning,
+        options: BatchOptions,
+        clock: Clock,
+        metrics: BatchMetrics,
+        *,
+        name: str,
+        owns_store: bool,
+    ) -> None:
+        self._store = store
+        self._shelf = shelf
+        self._run_line = run_line
+        self._num_running = num_running
+        self._options = options
+        self._clock = clock
+        self._metrics = metrics
+        self._name = name
+        self._owns_store = owns_store
+        self._inbox: asyncio.Queue[_Leased] = asyncio.Queue()
+        self._outbox: list[LineResult] = []
+        self._returns: list[tuple[Claim, bool]] = []
+        self._held: dict[tuple[int, int], _Leased] = {}
+        self._scopes: dict[tuple[int, int], asyncio.Timeout] = {}
+        self._in_flight: Counter[int] = Counter()
+        self._inputs: dict[str, BinaryIO] = {}
+        self._served: dict[str, float] = {}
+        self._has_output = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_work = asyncio.Event()
+        self._rest_until_s = 0.0
+        self._store_failed_s = clock.now_s()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.pace = Pace()
+
+    def start(self) -> None:
+        loops = [self._claim_loop, self._write_loop, self._lease_loop, self._abandon_loop]
+        loops += [self._run_loop] * self._options.credit.most
+        self._tasks = [asyncio.create_task(self._guard(loop), name=f"batch{loop.__name__}") for loop in loops]
+
+    def wake(self) -> None:
+        self._has_work.set()
+
+    async def stop(self) -> None:
+        """Running lines are abandoned and given back, results that are there are written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        try:
+            await self._write()
+            await self._store.give_back([held.claim for held in self._held.values()], counts_as_attempt=False)
+        except StoreUnavailable as error:
+            log.warning("lines could not be given back: %s; their lease ends by itself", error)
+        for file in self._inputs.values():
+            file.close()
+
+    # ---- claiming --------------------------------------------------------------------------------------------------
+
+    async def _claim_loop(self) -> None:
+        while True:
+            jobs = await self._store.jobs()
+            self._forget_inputs(jobs)
+            self._metrics.queued(len(jobs), sum(job.num_open for job in jobs))
+            suspects = suspects_first(jobs)
+            if suspects is not None:
+                await self._run_suspects(suspects, jobs)
+            elif not await self._claim_some(jobs):
+                await self._pause(self._has_work, self._options.poll_s)
+
+    async def _claim_some(self, jobs: list[JobFacts]) -> bool:
+        """False when nothing waits."""
+        room = await self._room(jobs)
+        now_s = self._clock.now_s()
+        active = [job for job in jobs if job.deadline_s > now_s]
+        wants = choose(active, self._joined(active), self._in_flight, self.pace.rate_per_s(), room, now_s)
+        return bool(wants) and bool(await self._claim(wants, jobs))
+
+    async def _room(self, jobs: list[JobFacts]) -> int:
+        """How many lines may be claimed now; waits until that is worth a transaction."""
+        while True:
+            rest_s = self._rest_until_s - time.monotonic()
+            if rest_s > 0:
+                await asyncio.sleep(rest_s)
+            allowed, flying = self._allowed(jobs), len(self._held)
+            if flying == 0 or allowed - flying >= allowed // 4:
+                return max(0, allowed - flying)
+            await self._pause(self._has_room, self._options.poll_s)
+
+    def _allowed(self, jobs: list[JobFacts]) -> int:
+        running = [self._num_running(model) for model in {job.model for job in jobs}]
+        if None in running:
+            return self._options.credit.most
+        return self._options.credit.allowed(sum(r for r in running if r is not None))
+
+    async def _run_suspects(self, want: Want, jobs: list[JobFacts]) -> None:
+        """Alone: whatever runs beside them would die with them, or hide which of them it was."""
+        await self._until_idle()
+        await self._claim((want,), jobs)
+        await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while self._held:
+            await self._pause(self._has_room, self._options.poll_s)
+
+    async def _claim(self, wants: tuple[Want, ...], jobs: list[JobFacts]) -> list[Claim]:
+        of_key = {job.key: job for job in jobs}
+        claims = await self._store.claim(self._name, wants, self._clock.now_s(), self._options.lease_s)
+        for claim in claims:
+            leased = _Leased(claim, of_key[claim.batch_key])
+            self._held[claim.batch_key, claim.index] = leased
+            self._in_flight[claim.batch_key] += 1
+            self._served[leased.job.tenant] = self._served.get(leased.job.tenant, 0.0) + 1.0
+        for claim in claims:  # a line takes a millisecond to read: between two of them the event loop is everybody's
+            self._inbox.put_nowait(self._held[claim.batch_key, claim.index])
+            await asyncio.sleep(0)
+        return claims
+
+    def _joined(self, jobs: list[JobFacts]) -> dict[str, float]:
+        """Who comes to the queue begins level with who has had least of those there (virtual time, as in start-time
+        fair queueing, Goyal 1996)."""
+        tenants = {job.tenant for job in jobs}
+        least = min((served for tenant, served in self._served.items() if tenant in tenants), default=0.0)
+        self._served = {tenant: self._served.get(tenant, least) for tenant in tenants}
+        return self._served
+
+    # ---- running ---------------------------------------------------------------------------------------------------
+
+    async def _run_loop(self) -> None:
+        while True:
+            leased = await self._inbox.get()
+            try:
+                await self._run(leased)
+            except SpeciateError as error:
+                log.warning("line %d of %s was given back: %s", leased.claim.index, leased.job.id, error)
+                self._return(leased, counts_as_attempt=True)
+
+    async def _run(self, leased: _Leased) -> None:
+        claim, job, started_s = leased.claim, leased.job, time.monotonic()
+        line = self._read(claim, job)
+        left_s = job.deadline_s - self._clock.now_s()
+        if left_s <= 0:
+            self._return(leased, counts_as_attempt=False)
+            return
+        request_id = f"{job.id}-{claim.index}"
+        answer = await self._answer(
+            leased, LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
+        )
+        if answer is None:
+            self._let_go([(claim.batch_key, claim.index)])
+            self._has_room.set()
+        elif answer.is_refusal:
+            self._rest(answer.retry_after_s)
+            self._return(leased, counts_as_attempt=False)
+        elif answer.is_retryable and claim.attempt < self._options.max_attempts:
+            self._metrics.retried(job.model)
+            self._return(leased, counts_as_attempt=True)
+        else:
+            self._keep(leased, line, answer, time.monotonic() - started_s)
+
+    async def _answer(self, leased: _Leased, job: LineJob) -> LineAnswer | None:
+        """None when the line's batch ended meanwhile: nobody waits for it, and its work stops."""
+        place = (leased.claim.batch_key, leased.claim.index)
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._scopes[place] = scope
+                return await self._run_line(job)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return None
+        finally:
+            del self._scopes[place]
+
+    async def _abandon_loop(self) -> None:
+        """Lines of batches that are over (cancelled and past their grace, expired, removed) stop."""
+        while True:
+            await asyncio.sleep(self._options.poll_s)
+            for key, batch_id in {(h.claim.batch_key, h.job.id) for h in self._held.values()}:
+                batch = await self._store.find_batch(batch_id)
+                if batch is None or batch.status not in (BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING):
+                    self._abandon(key)
+
+    def _abandon(self, batch_key: int) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for (key, _), scope in self._scopes.items():
+            if key == batch_key and not scope.expired():
+                scope.reschedule(now_s)
+
+    def _read(self, claim: Claim, job: JobFacts) -> BatchLine:
+        file = self._inputs.get(job.spec.input_file_id)
+        if file is None:
+            file = self._inputs[job.spec.input_file_id] = self._shelf.open(job.spec.input_file_id)
+        return read_line(os.pread(file.fileno(), claim.num_bytes, claim.start))
+
+    def _keep(self, leased: _Leased, line: BatchLine, answer: LineAnswer, took_s: float) -> None:
+        claim, job = leased.claim, leased.job
+        self._outbox.append(
+            LineResult(
+                batch_key=claim.batch_key,
+                index=claim.index,
+                fence=claim.fence,
+                is_success=answer.is_success,
+                line=answered_line(job.spec.dialect, job.id, claim.index, line.custom_id, answer),
+                provenance=_provenance(leased, line, answer, self._name, took_s),
+                usage=usage_of(answer.body) if answer.is_success else TokenUsage(),
+            )
+        )
+        self._has_output.set()
+
+    def _return(self, leased: _Leased, *, counts_as_attempt: bool) -> None:
+        self._returns.append((leased.claim, counts_as_attempt))
+        self._has_output.set()
+
+    def _rest(self, retry_after_s: float) -> None:
+        rest_s = min(MAX_REFUSED_S, max(MIN_REFUSED_S, retry_after_s))
+        self._rest_until_s = max(self._rest_until_s, time.monotonic() + rest_s)
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    async def _write_loop(self) -> None:
+        while True:
+            await self._has_output.wait()
+            self._has_output.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        """What is in the outbox; it stays there until the store has it."""
+        results, returns = self._outbox[:], self._returns[:]
+        if results:
+            taken = await self._store.finish(results, self._clock.now_s())
+            del self._outbox[: len(results)]
+            self._count(results, taken)
+            self._let_go((r.batch_key, r.index) for r in results)
+        for counts in (False, True):
+            claims = [claim for claim, counted in returns if counted is counts]
+            if claims:
+                await self._store.give_back(claims, counts_as_attempt=counts)
+        del self._returns[: len(returns)]
+        self._let_go((claim.batch_key, claim.index) for claim, _ in returns)
+        self._has_room.set()
+
+    def _count(self, results: list[LineResult], taken: list[bool]) -> None:
+        kept = [result for result, is_taken in zip(results, taken, strict=True) if is_taken]
+        for key, num in Counter(result.batch_key for result in kept).items():
+            leased = next(h for h in self._held.values() if h.claim.batch_key == key)
+            num_good = sum(r.is_success for r in kept if r.batch_key == key)
+            self._metrics.published(leased.job.model, num_good, num - num_good)
+        self.pace.add(len(kept), time.monotonic())
+
+    def _let_go(self, lines: Iterable[tuple[int, int]]) -> None:
+        for line in lines:
+            if self._held.pop(line, None) is not None:
+                self._in_flight[line[0]] -= 1
+
+    # ---- leases ----------------------------------------------------------------------------------------------------
+
+    async def _lease_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.lease_s / 3)
+            if self._held:
+                await self._store.extend(self._name, self._clock.now_s(), self._options.lease_s)
+            if not self._owns_store and self._clock.now_s() - self._store_failed_s > self._options.lease_s:
+                await self._reap()
+
+    async def _reap(self) -> None:
+        """Not soon after an outage: those who live could not extend their leases either."""
+        reaped = await self._store.reap(self._clock.now_s(), self._options.max_deaths)
+        self._metrics.reaped(reaped.num_suspects, reaped.num_poisoned)
+        if reaped.num_suspects:
+            log.warning("%d lines lost their worker and run again", reaped.num_suspects)
+            self.wake()
+
+    # ---- the rest --------------------------------------------------------------------------------------------------
+
+    async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop again when the store was away, ever more slowly; a bug ends nothing but its own round."""
+        backoff_s = 0.1
+        while True:
+            try:
+                await loop()
+            except StoreUnavailable as error:
+                self._store_failed_s = self._clock.now_s()
+                log.warning("the batch store is away: %s", error)
+            except Exception:  # the boundary of a task: batch work goes on, and the log says what happened
+                log.exception("the batch worker hit a bug in %s", loop.__name__)
+            self._has_output.set()
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+
+    async def _pause(self, event: asyncio.Event, most_s: float) -> None:
+        try:
+            async with asyncio.timeout(most_s):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            event.clear()
+
+    def _forget_inputs(self, jobs: list[JobFacts]) -> None:
+        used = {job.spec.input_file_id for job in jobs} | {h.job.spec.input_file_id for h in self._held.values()}
+        for file_id in [f for f in self._inputs if f not in used]:
+            self._inputs.pop(file_id).close()
+
+
+class _Provenance(Struct, frozen=True):
+    """Where and how a line ran. Null is what is not known here."""
+
+    index: int
+    custom_id: str
+    attempt: int
+    deaths: int
+    worker: str
+    replica: str | None
+    market: str | None
+    seconds: float
+    finished_at: int
+    price_usd: float | None = None
+    energy_j: float | None = None
+
+
+def _provenance(leased: _Leased, line: BatchLine, answer: LineAnswer, worker: str, took_s: float) -> str:
+    claim = leased.claim
+    row = _Provenance(
+        index=claim.index,
+        custom_id=line.custom_id,
+        attempt=claim.attempt,
+        deaths=claim.deaths,
+        worker=worker,
+        replica=answer.replica,
+        market=answer.market,
+        seconds=round(took_s, 4),
+        finished_at=int(time.time()),
+    )
+    return msgspec.json.encode(row).decode()
