@@ -11,6 +11,7 @@ from openai import OpenAI
 from openai.types import Batch
 
 from speciate.batch.options import BatchOptions
+from speciate.engines.fake import StepCost
 
 OVER = ("completed", "failed", "expired", "cancelled")
 
@@ -151,6 +152,21 @@ def test_cancel_mid_way_keeps_what_is_done(start_server: Callable[..., Any], slo
     assert len(output) >= 20
     with pytest.raises(openai.BadRequestError):
         client.batches.cancel(_wait(client, _submit(client, _jsonl([_chat_line(0)]))).id)
+
+
+def test_lines_of_a_cancelled_batch_stop(start_server: Callable[..., Any]) -> None:
+    """Their answers would take a minute, the grace is over at once: nothing of them may run on."""
+    options = BatchOptions(poll_s=0.05, cancel_grace_s=0.1)
+    server = start_server(cost=StepCost(fixed_s=0.2), batch=options)
+    client = server.openai()
+    batch = _submit(client, _jsonl(_chat_line(i, "count 300") for i in range(20)))
+    while server.is_idle():
+        time.sleep(0.02)
+    assert _wait(client, client.batches.cancel(batch.id)).status == "cancelled"
+    ends = time.monotonic() + 10.0
+    while not server.is_idle():
+        assert time.monotonic() < ends, "lines of a cancelled batch still run"
+        time.sleep(0.05)
 
 
 class _Wall:

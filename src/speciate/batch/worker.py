@@ -22,7 +22,7 @@ from speciate.batch.lines import LineAnswer, answered_line, usage_of
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import choose, suspects_first
 from speciate.batch.pace import Pace
-from speciate.batch.records import Claim, JobFacts, LineResult, TokenUsage, Want
+from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, TokenUsage, Want
 from speciate.batch.store import BatchStore
 from speciate.batch.validate import BatchLine, read_line
 from speciate.core.errors import SpeciateError, StoreUnavailable
@@ -88,6 +88,7 @@ class Worker:
         self._outbox: list[LineResult] = []
         self._returns: list[tuple[Claim, bool]] = []
         self._held: dict[tuple[int, int], _Leased] = {}
+        self._scopes: dict[tuple[int, int], asyncio.Timeout] = {}
         self._in_flight: Counter[int] = Counter()
         self._inputs: dict[str, BinaryIO] = {}
         self._served: dict[str, float] = {}
@@ -100,7 +101,7 @@ class Worker:
         self.pace = Pace()
 
     def start(self) -> None:
-        loops = [self._claim_loop, self._write_loop, self._lease_loop]
+        loops = [self._claim_loop, self._write_loop, self._lease_loop, self._abandon_loop]
         loops += [self._run_loop] * self._options.credit.most
         self._tasks = [asyncio.create_task(self._guard(loop), name=f"batch{loop.__name__}") for loop in loops]
 
@@ -208,10 +209,13 @@ class Worker:
             self._return(leased, counts_as_attempt=False)
             return
         request_id = f"{job.id}-{claim.index}"
-        answer = await self._run_line(
-            LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
+        answer = await self._answer(
+            leased, LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
         )
-        if answer.is_refusal:
+        if answer is None:
+            self._let_go([(claim.batch_key, claim.index)])
+            self._has_room.set()
+        elif answer.is_refusal:
             self._rest(answer.retry_after_s)
             self._return(leased, counts_as_attempt=False)
         elif answer.is_retryable and claim.attempt < self._options.max_attempts:
@@ -219,6 +223,35 @@ class Worker:
             self._return(leased, counts_as_attempt=True)
         else:
             self._keep(leased, line, answer, time.monotonic() - started_s)
+
+    async def _answer(self, leased: _Leased, job: LineJob) -> LineAnswer | None:
+        """None when the line's batch ended meanwhile: nobody waits for it, and its work stops."""
+        place = (leased.claim.batch_key, leased.claim.index)
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._scopes[place] = scope
+                return await self._run_line(job)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            return None
+        finally:
+            del self._scopes[place]
+
+    async def _abandon_loop(self) -> None:
+        """Lines of batches that are over (cancelled and past their grace, expired, removed) stop."""
+        while True:
+            await asyncio.sleep(self._options.poll_s)
+            for key, batch_id in {(h.claim.batch_key, h.job.id) for h in self._held.values()}:
+                batch = await self._store.find_batch(batch_id)
+                if batch is None or batch.status not in (BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING):
+                    self._abandon(key)
+
+    def _abandon(self, batch_key: int) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for (key, _), scope in self._scopes.items():
+            if key == batch_key and not scope.expired():
+                scope.reschedule(now_s)
 
     def _read(self, claim: Claim, job: JobFacts) -> BatchLine:
         file = self._inputs.get(job.spec.input_file_id)
