@@ -4,7 +4,8 @@
 
 Azure's conversation trace (drawn like it where absent), one replica, at multiples of the trace's own rate, every
 step simulated and runs of equal steps folded. `--million`: instead, the hour again and again until a million requests
-came. Requests a second are of CPU time. With PYTHONPATH=out/compiled the same runs with decisions and loop compiled (`make fast`).
+came. Requests a second are of CPU time. PYTHONPATH=out/compiled runs the same with decisions and loop compiled, after
+`make fast`.
 """
 
 import argparse
