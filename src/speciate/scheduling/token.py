@@ -42,6 +42,7 @@ class TokenScheduler:
         state = self._state
         self._refuse_impossible(work)
         seq = self._sequence(work)
+        state.memory.prepare(seq)
         state.live[work.seq_id] = seq
         state.waiting[seq.tier].add(seq)
         state.deadlines.add(seq, len(state.live))
