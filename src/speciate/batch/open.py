@@ -72,6 +72,7 @@ async def _build(
     if owns_store:
         reaped = await store.recover(options.max_deaths)
         metrics.reaped(reaped.num_suspects, reaped.num_poisoned)
+        await _drop_orphans(store, shelf)
     await asyncio.to_thread(shelf.sweep, owns_folder=owns_store)
     name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
     worker = Worker(
@@ -80,6 +81,13 @@ async def _build(
     publisher = Publisher(store, shelf)
     steward = Steward(store, shelf, publisher, options, clock, ports.serves, name=name, on_work=worker.wake)
     return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, options, clock)
+
+
+async def _drop_orphans(store: SqlBatchStore, shelf: FileShelf) -> None:
+    """Files whose process died between their last byte and their row: nobody was told of them."""
+    for file_id in await asyncio.to_thread(shelf.stored_ids):
+        if await store.find_file(file_id) is None:
+            await asyncio.to_thread(shelf.remove, file_id)
 
 
 def _open_database(folder: Path, postgres_url: str | None) -> Database:
