@@ -12,7 +12,7 @@ from speciate.batch.jobs import BatchJobs
 from speciate.batch.lines import LineAnswer
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
-from speciate.batch.records import TERMINAL, BatchChange, BatchRecord, BatchSpec, BatchStatus, NewLine, Want
+from speciate.batch.records import TERMINAL, BatchChange, BatchRecord, BatchSpec, BatchStatus, LineState, NewLine, Want
 from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
 from speciate.batch.worker import LineJob
@@ -96,6 +96,20 @@ async def test_a_batch_in_any_state_is_taken_up(
         assert sorted(done.marks.values()) == list(done.marks.values())
 
 
+async def test_a_last_line_that_is_given_up_at_start_ends_its_batch(tmp_path: Path) -> None:
+    """The process died with it once too often, and nothing else of the batch was open."""
+    batch_id = await _left_in(tmp_path, BatchStatus.IN_PROGRESS, 1)
+    database = SqliteDatabase(tmp_path / "batch.db")
+    store = SqlBatchStore(database)
+    for _ in range(4):
+        await store.recover(NOW, 5)
+        await store.claim("dead", (Want(1, 1, LineState.SUSPECT),), NOW, 30.0)
+    await database.close()
+    async with _open(tmp_path) as jobs:
+        done = await _over(jobs, batch_id)
+        assert (done.status, done.counts.failed) == (BatchStatus.COMPLETED, 1)
+
+
 async def test_parts_and_files_that_nobody_was_told_of_are_removed(tmp_path: Path) -> None:
     async with _open(tmp_path) as jobs:
         await _file(jobs, 2)
@@ -140,3 +154,13 @@ async def test_shutting_down_gives_lines_back_without_blame(tmp_path: Path) -> N
     claims = await SqlBatchStore(database).claim("next", (Want(batch.key, 9),), NOW, 30.0)
     await database.close()
     assert [(claim.attempt, claim.deaths) for claim in claims] == [(1, 0)] * 3
+
+
+async def test_a_job_whose_model_is_not_here_waits(tmp_path: Path) -> None:
+    batch_id = await _left_in(tmp_path, BatchStatus.IN_PROGRESS, 9)
+    ports = BatchPorts(_answer, lambda model: None, {"other"}.__contains__)
+    async with open_jobs(tmp_path, None, ports, BatchOptions(poll_s=0.02), BatchMetrics(Metrics())) as jobs:
+        await asyncio.sleep(0.3)
+        assert (await jobs.find_batch("", batch_id)).counts.open == 9
+    async with _open(tmp_path) as jobs:
+        assert (await _over(jobs, batch_id)).counts.completed == 9

@@ -1,6 +1,5 @@
 """The store over SQL: what each operation does to the rows, the same for every database."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -95,11 +94,11 @@ class SqlBatchStore:
     async def tend(self, batch_key: int, owner: str, now_s: float, lease_s: float) -> bool:
         return await self._database.write(lambda tx: self._tend(tx, batch_key, owner, now_s, lease_s))
 
-    async def recover(self, max_deaths: int) -> Reaped:
+    async def recover(self, now_s: float, max_deaths: int) -> Reaped:
         def work(tx: Transaction) -> Reaped:
             tx.run("dismiss_stewards")
             tx.run("end_leases")
-            return self._reap(tx, math.inf, max_deaths)
+            return self._reap(tx, now_s, max_deaths)
 
         return await self._database.write(work)
 
@@ -156,7 +155,7 @@ class SqlBatchStore:
     # ---- with the database's clock where it has one ----------------------------------------------------------------
 
     def _now_s(self, tx: Transaction, now_s: float) -> float:
-        if self._database.now_is_its_own and math.isfinite(now_s):
+        if self._database.now_is_its_own:
             return float(tx.run("now")[0][0])
         return now_s
 
@@ -189,8 +188,7 @@ class SqlBatchStore:
             if num_last:
                 _count(tx, key, LineCounts(failed=num_last), TokenUsage(), now_s)
             num_suspects, num_poisoned = num_suspects + num_dead - num_last, num_poisoned + num_last
-        if math.isfinite(now_s):
-            tx.run("drop_leases", now_s=now_s)
+        tx.run("drop_leases", now_s=now_s)
         return Reaped(num_suspects, num_poisoned)
 
 

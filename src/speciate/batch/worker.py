@@ -73,6 +73,7 @@ class Worker:
         shelf: FileShelf,
         run_line: RunLine,
         num_running: NumRunning,
+        serves: Callable[[str], bool],
         options: BatchOptions,
         clock: Clock,
         metrics: BatchMetrics,
@@ -84,6 +85,7 @@ class Worker:
         self._shelf = shelf
         self._run_line = run_line
         self._num_running = num_running
+        self._serves = serves
         self._options = options
         self._clock = clock
         self._metrics = metrics
@@ -130,14 +132,19 @@ class Worker:
 
     async def _claim_loop(self) -> None:
         while True:
-            jobs = await self._store.jobs()
-            self._forget_inputs(jobs)
-            self._metrics.queued(len(jobs), sum(job.num_open for job in jobs))
+            every = await self._store.jobs()
+            self._forget_inputs(every)
+            self._metrics.queued(len(every), sum(job.num_open for job in every))
+            jobs = [job for job in every if self._can_run(job)]
             suspects = suspects_first(jobs)
             if suspects is not None:
                 await self._run_suspects(suspects, jobs)
             elif not await self._claim_some(jobs):
                 await self._pause(self._has_work, self._options.poll_s)
+
+    def _can_run(self, job: JobFacts) -> bool:
+        """A job whose model is not here waits. In Anthropic's dialect each line has its own, and its own error."""
+        return job.spec.dialect == "anthropic" or self._serves(job.model)
 
     async def _claim_some(self, jobs: list[JobFacts]) -> bool:
         """False when nothing waits."""
@@ -159,7 +166,8 @@ class Worker:
             await self._pause(self._has_room, self._options.poll_s)
 
     def _allowed(self, jobs: list[JobFacts]) -> int:
-        running = [self._num_running(model) for model in {job.model for job in jobs}]
+        models = {job.model for job in jobs if self._serves(job.model)}
+        running = [self._num_running(model) for model in models]
         if None in running:
             return self._options.credit.most
         return self._options.credit.allowed(sum(r for r in running if r is not None))
