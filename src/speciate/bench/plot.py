@@ -33,7 +33,8 @@ def draw(outcomes: Sequence[Outcome], reports: Mapping[str, TierReport], title: 
     """Four panels: first-token times as they came, their distribution, throughput over time, promises kept."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 7.2), layout="constrained")
-        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.006, ha="left")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.06)  # type: ignore[union-attr]
         panels = figure.subplots(2, 2)
         _scatter(panels[0][0], outcomes, reports)
         _distribution(panels[0][1], outcomes, reports)
@@ -69,28 +70,39 @@ def _scatter(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, Tier
         promise = reports[tier.value].promise.ttft_s if tier.value in reports else None
         if promise is not None:
             axes.axhline(1000 * promise, color=colour, linestyle="--", linewidth=1)
+    _refused(axes, outcomes)
     axes.set_yscale("log")
     axes.set_xlabel("arrival, s")
     axes.set_ylabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter("{x:g}")
 
 
+def _refused(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """Crosses along the upper edge: requests that got no token."""
+    lost = [o for o in outcomes if o.ttft_s is None]
+    if not lost:
+        return
+    upper_edge = axes.get_xaxis_transform()
+    axes.scatter([o.at_s for o in lost], [0.98] * len(lost), s=22, marker="x", linewidths=1.2,
+                 color=[COLOURS[o.tier] for o in lost], transform=upper_edge, clip_on=False)  # fmt: skip
+    axes.set_title(f"Time to first token (crosses: {len(lost)} got none)")
+
+
 def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, TierReport]) -> None:
-    axes.set_title("Share of requests whose first token came within")
+    axes.set_title("First token within, share of all requests sent")
     for tier, colour in COLOURS.items():
         times = sorted(1000 * (o.ttft_s or 0) for o in _of(outcomes, tier))
         if not times:
             continue
-        axes.step(
-            times, [(i + 1) / len(times) for i in range(len(times))], color=colour, where="post", label=tier.value
-        )
+        offered = reports[tier.value].offered
+        axes.step(times, [(i + 1) / offered for i in range(len(times))], color=colour, where="post", label=tier.value)
         promise = reports[tier.value].promise.ttft_s
         if promise is not None:
             axes.axvline(1000 * promise, color=colour, linestyle="--", linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(loc="lower right", framealpha=1.0, edgecolor="none")
     axes.set_xlabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
@@ -128,7 +140,7 @@ def _kept(axes: Axes, reports: Mapping[str, TierReport]) -> None:
         axes.text(0.01, place - 0.2, f"kept {row.attainment:.1%}", va="center", color="white", fontsize=9)
         axes.text(0.01, place + 0.2, f"right {row.accuracy:.1%}", va="center", color="#222222", fontsize=9)
     axes.set_yticks(range(len(names)), [f"{n}\n{promise_text(reports[n].promise)}" for n in names])
-    axes.set_xlim(0, 1.005)
+    axes.set_xlim(0, 1.03)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("share of requests (black mark: the share promised)")

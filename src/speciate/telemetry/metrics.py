@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from speciate.core.engine import TokenEngineShape
 from speciate.core.output import Finish, FinishReason
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
@@ -91,6 +92,19 @@ class Metrics:
             buckets=_TOKEN_BUCKETS,
             registry=self.registry,
         )
+        self._cache_config = Gauge(
+            "vllm:cache_config_info",
+            "Always 1; the KV cache in its labels.",
+            ("model_name", "block_size", "num_gpu_blocks"),
+            registry=self.registry,
+        )
+        self._kv_bytes, self._kv_tokens = (
+            Gauge(name, text, ("model_name",), registry=self.registry)
+            for name, text in (
+                ("speciate:kv_cache_bytes", "What all KV blocks take."),
+                ("speciate:kv_cache_tokens", "Tokens that they hold."),
+            )
+        )
         self.build = Gauge("speciate:build_info", "Version of the server.", ("version",), registry=self.registry)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
@@ -112,8 +126,12 @@ class Metrics:
         if self.exporter is not None:
             self.exporter.embedded(request, num_tokens, now_s)
 
-    def watch(self, model: str, load: Callable[[], ReplicaLoad]) -> None:
+    def watch(self, model: str, load: Callable[[], ReplicaLoad], shape: TokenEngineShape) -> None:
         """Read this replica's load whenever someone scrapes."""
+        facts = (model, str(shape.block_tokens), str(shape.num_blocks))
+        self._cache_config.labels(*facts).set(1)
+        self._kv_bytes.labels(model).set(shape.num_blocks * shape.block_bytes)
+        self._kv_tokens.labels(model).set(shape.num_blocks * shape.block_tokens)
         self.registry.register(_LoadCollector(model, load))
 
 
