@@ -148,8 +148,10 @@ class SimReplica:
         step_s, end_s = durations_s.pop(), ends_s.pop()
         if ends_s:
             self.totals.num_steps += len(ends_s)
+            busy_s = self.totals.busy_s
             for duration_s in durations_s:
-                self.totals.busy_s += duration_s
+                busy_s += duration_s
+            self.totals.busy_s = busy_s
             folding.advance(durations_s, ends_s)
             longest_s = max(map(sub, ends_s[1:], ends_s), default=0.0)
             tracks = self._tracks

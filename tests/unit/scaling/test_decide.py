@@ -88,6 +88,17 @@ def test_it_stays_on_demand_where_a_switch_would_not_pay() -> None:
     assert (stays.market, stays.replaces) == ("wall", None)
 
 
+def test_it_does_not_move_for_a_trifle() -> None:
+    held, other = replace(SPOT, start_s=0.0, price_usd_per_h=1.0002), replace(SPOT, name="other", start_s=0.0)
+    stays = choose(job(2, 8, "spot"), WALL, held, other)
+    assert isinstance(stays, Run)
+    assert (stays.market, stays.reason.rule) == ("spot", "stay")
+    assert stays.reason.choices[0].market == "other"
+    moves = choose(job(2, 8, "spot"), WALL, replace(held, price_usd_per_h=1.01), other)
+    assert isinstance(moves, Run)
+    assert (moves.market, moves.replaces) == ("other", "spot")
+
+
 def test_it_leaves_on_demand_for_spot_while_slack_lasts() -> None:
     leaves = choose(job(4, 6, "wall"), WALL, SPOT)
     assert isinstance(leaves, Run)
