@@ -180,8 +180,8 @@ svg{width:100%;height:auto}dl{display:grid;grid-template-columns:max-content 1fr
 .scroll{overflow-x:auto}</style></head><body>
 <h1>Speciate: one process, three promises</h1>
 <div class="scroll"><table><thead><tr><th>tier</th><th>offered</th><th>promise</th><th>refused, failed</th>
-<th>share promised</th><th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th><th>tokens/s</th><th>answers right</th></tr>
-</thead><tbody>{{rows}}</tbody></table></div>
+<th>share promised</th><th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th>
+<th>tokens/s</th><th>answers right</th></tr></thead><tbody>{{rows}}</tbody></table></div>
 {{svg}}
 <dl>{{facts}}</dl></body></html>
 """
