@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow check format bench soak constraints clean
+.PHONY: demo test test-slow check format fast bench soak constraints clean
 
 demo: $(VENV)/.bench
 	$(BIN)/speciate bench --out out/demo
@@ -25,6 +25,11 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# An optional second form: decisions and simulator loop as machine code, in out/compiled (needs a C compiler).
+fast: $(VENV)/.dev
+	$(BIN)/python packaging/compiled.py --into out/compiled
+	$(BIN)/python -m pytest -q tests/replay/test_compiled.py
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m benchmarks.overhead --json out/bench/overhead.json

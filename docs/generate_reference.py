@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,24 @@ def _attribute_docs(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 def _type_text(annotation: Any) -> str:
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    for noise in ("speciate.config.", "speciate.core.segment.", "typing.", "speciate.scheduling.options."):
+    for noise in (
+        "speciate.config.",
+        "speciate.core.segment.",
+        "typing.",
+        "speciate.scheduling.options.",
+        "speciate.telemetry.export.",
+    ):
         text = text.replace(noise, "")
+    text = _BOUNDED.sub(lambda found: found[1] + "".join(_bound_text(*b) for b in _BOUND.findall(found[2])), text)
     return "`" + text.replace("|", "\\|") + "`"
+
+
+_BOUNDED = re.compile(r"Annotated\[(\w+), msgspec\.Meta\(([^)]*)\)\]")
+_BOUND = re.compile(r"(gt|ge|le)=([0-9.]+)")
+
+
+def _bound_text(kind: str, value: str) -> str:
+    return f" {({'gt': '>', 'ge': '>=', 'le': '<='})[kind]} {float(value):g}"
 
 
 def _default_text(field: msgspec.structs.FieldInfo) -> str:

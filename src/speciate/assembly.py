@@ -4,6 +4,7 @@ settings -> engines, schedulers -> replicas -> gateway -> app -> uvicorn
 """
 
 import asyncio
+import errno
 import importlib
 import logging
 import os
@@ -150,11 +151,11 @@ def bind(server: ServerSettings) -> socket.socket:
     try:
         listener.bind((server.host, server.port))
         listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        raise ConfigError(
-            f"Cannot listen on {server.host}:{server.port}: {error}. Stop what uses it, or choose another --port."
-        ) from error
+        is_taken = error.errno == errno.EADDRINUSE
+        hint = "Stop what uses it, or choose another --port." if is_taken else "Choose another --host or --port."
+        raise ConfigError(f"Cannot listen on {server.host}:{server.port}: {error.strerror}. {hint}") from error
     return listener
 
 
@@ -300,6 +301,7 @@ def api_options(settings: Settings) -> ApiOptions:
         max_body_bytes=round(server.max_body_mib * 2**20),
         heartbeat_s=server.heartbeat_s,
         write_stall_s=server.write_stall_s,
+        cors_origins=server.cors_origins,
     )
 
 

@@ -6,11 +6,11 @@ Unknown keys and values that do not parse are errors that name the place and the
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
@@ -25,19 +25,28 @@ BATCH_POSTGRES_VARIABLE = "SPECIATE_BATCH_POSTGRES"
 """Environment variable with the URL of the Postgres that holds batches, for several machines."""
 
 
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Seconds = Annotated[float, Meta(gt=0.0)]
+Mib = Annotated[float, Meta(gt=0.0, le=2.0**30)]
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where and how the front door listens."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    max_body_mib: float = 8.0
+    port: Port = 8000
+    max_body_mib: Mib = 8.0
     """Larger bodies are refused with 413."""
-    heartbeat_s: float = 15.0
+    heartbeat_s: Seconds = 15.0
     """A comment line is sent on a silent stream after this long."""
-    write_stall_s: float = 60.0
+    write_stall_s: Seconds = 60.0
     """A client that reads nothing for this long is gone."""
     drain_s: float = 10.0
     """On shutdown, how long running requests may go on."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser; `*` is any."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -75,10 +84,10 @@ class BatchSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class SegmentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """The promise of a tier."""
 
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-    share: float = 0.95
+    ttft_s: Seconds | None = None
+    tpot_s: Seconds | None = None
+    e2e_s: Seconds | None = None
+    share: Share = 0.95
     jitter_buffer: float = 0.0
     preemptible: bool = True
 
@@ -100,11 +109,11 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`both` also answers /v1/embeddings with the decoder's pooled states (a second copy of the weights)."""
     weights: Literal["f32", "f16", "bf16", "int8", "int4"] = "int8"
     kv: Literal["u8", "f16", "bf16", "f32"] = "u8"
-    kv_mib: float = 512.0
+    kv_mib: Mib = 512.0
     """Memory for the KV cache."""
-    max_context_tokens: int | None = None
+    max_context_tokens: Count | None = None
     """Null: what the model was made for."""
-    threads: int | None = None
+    threads: Count | None = None
     """Null: all cores."""
     aliases: tuple[str, ...] = ()
     adapters: tuple[AdapterSettings, ...] = ()

@@ -97,7 +97,10 @@ async def _load(url: str, model: str, workload: Workload, console: Console) -> t
                 view.show(outcome)
 
             await send_all(client, model, workload.jobs, take)
-        return outcomes, time.perf_counter() - started_s
+        wall_s = time.perf_counter() - started_s
+        if not console.is_terminal:
+            console.print()  # the last view of the bars ends without one
+        return outcomes, wall_s
 
 
 async def _warm_up(client: AsyncOpenAI, model: str, jobs: tuple[Job, ...]) -> None:
@@ -137,7 +140,7 @@ def _write(
     figures = {tier: msgspec.to_builtins(row) for tier, row in reports.items()}
     document = {**figures, "run": {"wall_s": wall_s, "source": workload.source, "seed": options.seed, **machine}}
     (options.out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2))
-    console.print(report.table(reports, f"Promises kept ({workload.source})"))
+    console.print(report.table(reports, "Promises kept"))
     for tier, row in reports.items():
         for name, count in row.errors.items():
             console.print(f"[red]{tier}: {count} x {name}[/]")

@@ -33,7 +33,8 @@ def draw(outcomes: Sequence[Outcome], reports: Mapping[str, TierReport], title: 
     """Four panels: first-token times as they came, their distribution, throughput over time, promises kept."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 7.2), layout="constrained")
-        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(title, fontsize=13, fontweight="bold", x=0.006, ha="left")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.06)  # type: ignore[union-attr]
         panels = figure.subplots(2, 2)
         _scatter(panels[0][0], outcomes, reports)
         _distribution(panels[0][1], outcomes, reports)
@@ -69,28 +70,39 @@ def _scatter(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, Tier
         promise = reports[tier.value].promise.ttft_s if tier.value in reports else None
         if promise is not None:
             axes.axhline(1000 * promise, color=colour, linestyle="--", linewidth=1)
+    _refused(axes, outcomes)
     axes.set_yscale("log")
     axes.set_xlabel("arrival, s")
     axes.set_ylabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter("{x:g}")
 
 
+def _refused(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """Crosses along the upper edge: requests that got no token."""
+    lost = [o for o in outcomes if o.ttft_s is None]
+    if not lost:
+        return
+    upper_edge = axes.get_xaxis_transform()
+    axes.scatter([o.at_s for o in lost], [0.98] * len(lost), s=22, marker="x", linewidths=1.2,
+                 color=[COLOURS[o.tier] for o in lost], transform=upper_edge, clip_on=False)  # fmt: skip
+    axes.set_title(f"Time to first token (crosses: {len(lost)} got none)")
+
+
 def _distribution(axes: Axes, outcomes: Sequence[Outcome], reports: Mapping[str, TierReport]) -> None:
-    axes.set_title("Share of requests whose first token came within")
+    axes.set_title("First token within, share of all requests sent")
     for tier, colour in COLOURS.items():
         times = sorted(1000 * (o.ttft_s or 0) for o in _of(outcomes, tier))
         if not times:
             continue
-        axes.step(
-            times, [(i + 1) / len(times) for i in range(len(times))], color=colour, where="post", label=tier.value
-        )
+        offered = reports[tier.value].offered
+        axes.step(times, [(i + 1) / offered for i in range(len(times))], color=colour, where="post", label=tier.value)
         promise = reports[tier.value].promise.ttft_s
         if promise is not None:
             axes.axvline(1000 * promise, color=colour, linestyle="--", linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, 1.02)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(loc="lower right", framealpha=1.0, edgecolor="none")
     axes.set_xlabel("TTFT, ms (dashed: promised)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
@@ -128,7 +140,7 @@ def _kept(axes: Axes, reports: Mapping[str, TierReport]) -> None:
         axes.text(0.01, place - 0.2, f"kept {row.attainment:.1%}", va="center", color="white", fontsize=9)
         axes.text(0.01, place + 0.2, f"right {row.accuracy:.1%}", va="center", color="#222222", fontsize=9)
     axes.set_yticks(range(len(names)), [f"{n}\n{promise_text(reports[n].promise)}" for n in names])
-    axes.set_xlim(0, 1.005)
+    axes.set_xlim(0, 1.03)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("share of requests (black mark: the share promised)")
@@ -143,7 +155,8 @@ def _page(svg: str, reports: Mapping[str, TierReport], facts: Mapping[str, str])
 def _row(name: str, row: TierReport) -> str:
     verdict = "kept" if row.attainment >= row.promised_share else "missed"
     cells = (
-        name, str(row.offered), promise_text(row.promise), f"{row.promised_share:.0%}", f"{row.attainment:.1%}",
+        name, str(row.offered), promise_text(row.promise), str(sum(row.errors.values())),
+        f"{row.promised_share:.0%}", f"{row.attainment:.1%}",
         f"{_ms(row.ttft_p50_s)} / {_ms(row.ttft_p99_s)}", f"{_ms(row.tpot_p50_s)} / {_ms(row.tpot_p99_s)}",
         f"{row.tokens_per_s:,.0f}", f"{row.accuracy:.1%}",
     )  # fmt: skip
@@ -160,14 +173,15 @@ _PAGE = """<!doctype html>
 :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;
 color:#222;background:#fff}h1{font-size:1.5rem;margin:0 0 1rem}table{border-collapse:collapse;width:100%;margin:1rem 0}
 th,td{padding:.45rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;font-variant-numeric:tabular-nums}
+td{white-space:nowrap}
 th:first-child,td:first-child,th:nth-child(3),td:nth-child(3){text-align:left}th{font-weight:600;color:#555}
-tr.kept td:nth-child(5){color:#1b7f3b;font-weight:600}tr.missed td:nth-child(5){color:#b3261e;font-weight:600}
+tr.kept td:nth-child(6){color:#1b7f3b;font-weight:600}tr.missed td:nth-child(6){color:#b3261e;font-weight:600}
 svg{width:100%;height:auto}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;color:#555}dd{margin:0}
 .scroll{overflow-x:auto}</style></head><body>
 <h1>Speciate: one process, three promises</h1>
-<div class="scroll"><table><thead><tr><th>tier</th><th>offered</th><th>promise</th><th>share promised</th>
-<th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th><th>tokens/s</th><th>answers right</th></tr>
-</thead><tbody>{{rows}}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>tier</th><th>offered</th><th>promise</th><th>refused, failed</th>
+<th>share promised</th><th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th>
+<th>tokens/s</th><th>answers right</th></tr></thead><tbody>{{rows}}</tbody></table></div>
 {{svg}}
 <dl>{{facts}}</dl></body></html>
 """

@@ -60,9 +60,19 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def table(reports: Mapping[str, TierReport], title: str) -> Table:
-    """The report as a person reads it."""
-    view = Table(title=title, title_style="bold", header_style="bold", box=box.SIMPLE_HEAVY, pad_edge=False)
-    for name in ("tier", "promise", "sent", "kept", "TTFT ms\np50/p99", "TPOT ms\np50/p99", "tok/s", "right"):
+    """The report as a person reads it, 80 columns wide at most."""
+    view = Table(title=title, title_style="bold", header_style="bold", box=box.SIMPLE_HEAVY, pad_edge=False,
+                 collapse_padding=True)  # fmt: skip
+    for name in (
+        "tier",
+        "promise",
+        "sent",
+        "kept\n(promised)",
+        "TTFT ms\np50, p99",
+        "TPOT ms\np50, p99",
+        "tok/s",
+        "right",
+    ):
         view.add_column(name, justify="left" if name in ("tier", "promise") else "right", no_wrap=True)
     for tier, row in reports.items():
         style = "green" if row.attainment >= row.promised_share else "yellow" if row.attainment >= 0.9 else "red"
@@ -70,9 +80,9 @@ def table(reports: Mapping[str, TierReport], title: str) -> Table:
             tier,
             promise_text(row.promise).replace(", ", "\n"),
             str(row.offered),
-            f"[{style}]{row.attainment:.1%}[/]",
-            f"{_ms(row.ttft_p50_s)}/{_ms(row.ttft_p99_s)}",
-            f"{_ms(row.tpot_p50_s)}/{_ms(row.tpot_p99_s)}",
+            f"[{style}]{row.attainment:.1%}[/]\n({row.promised_share:.0%})",
+            f"{_ms(row.ttft_p50_s)}\n{_ms(row.ttft_p99_s)}",
+            f"{_ms(row.tpot_p50_s)}\n{_ms(row.tpot_p99_s)}",
             f"{row.tokens_per_s:,.0f}",
             f"{row.accuracy:.1%}",
         )

@@ -5,6 +5,7 @@ instant.
 """
 
 import argparse
+import difflib
 import importlib
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from speciate import __version__
+from speciate.cli.parser import Parser
 from speciate.core.errors import SpeciateError
 
 COMMANDS = {
@@ -48,10 +50,19 @@ def _import_command(name: str) -> ModuleType:
         signal.signal(signal.SIGINT, before)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="speciate", description="One inference endpoint, every promise kept.")
+def _parser() -> Parser:
+    listed = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    parser = Parser(
+        prog="speciate", usage="speciate COMMAND [OPTIONS]", description="One inference endpoint, every promise kept.",
+        epilog=f"commands:\n{listed}\n\n`speciate COMMAND --help` tells more.",
+    )  # fmt: skip
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--version", action="version", version=f"speciate {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text, add_help=False)
+    parser.add_argument("command", type=_command, metavar="COMMAND", help="see below")
     return parser
+
+
+def _command(text: str) -> str:
+    nearest = difflib.get_close_matches(text, COMMANDS, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"commands are {', '.join(COMMANDS)}"
+    raise argparse.ArgumentTypeError(f"{text!r} is unknown; {hint}")

@@ -1,16 +1,17 @@
 """`speciate models [FOLDER ...] | --url URL`: what a model folder holds, or what a server serves."""
 
-import argparse
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from speciate.assembly import POCKET_FOLDERS
+from speciate.cli.parser import Parser
 from speciate.core.errors import ConfigError
 from speciate.models.catalog import is_adapter_folder, read_adapter_folder, read_model_folder
 from speciate.models.text_model import load_text_model
@@ -18,8 +19,13 @@ from speciate.models.text_model import load_text_model
 
 def main(arguments: Sequence[str]) -> int:
     """Prints a table. Raises LoadFailed for a folder that cannot be read, ConfigError where no server answers."""
-    parser = argparse.ArgumentParser(prog="speciate models", description="Show model folders, or a server's models.")
-    parser.add_argument("folders", nargs="*", help="model or adapter folders (default: those in the package)")
+    parser = Parser(
+        prog="speciate models", usage="speciate models [FOLDER ...] [--url URL]",
+        description="Show what model folders hold, or what a server serves.",
+    )  # fmt: skip
+    parser.add_argument(
+        "folders", nargs="*", metavar="FOLDER", help="model or adapter folders (default: those in the package)"
+    )
     parser.add_argument("--url", help="a server that runs, as http://127.0.0.1:8000")
     given = parser.parse_args(arguments)
     table = _served(given.url) if given.url else _folders(given.folders or list(POCKET_FOLDERS))
@@ -28,7 +34,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _folders(paths: Sequence[str]) -> Table:
-    table = Table("folder", "architecture", "context", "weights", "chat", "tools", "fill-in")
+    table = Table(
+        "folder",
+        "architecture",
+        "context",
+        "weights",
+        "chat",
+        "tools",
+        "fill-in",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for name in paths:
         path = POCKET_FOLDERS.get(name, Path(name).expanduser())
         if is_adapter_folder(path):
@@ -56,8 +73,9 @@ def _served(url: str) -> Table:
         with urllib.request.urlopen(address, timeout=10) as response:
             models = json.load(response)["data"]
     except (urllib.error.URLError, OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{address} did not answer with models: {error}. Is the server running?") from error
-    table = Table("model", "owned by", "root")
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise ConfigError(f"{address} did not answer with models: {why}. Is the server running there?") from error
+    table = Table("model", "owned by", "root", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for model in models:
         table.add_row(model["id"], model["owned_by"], str(model.get("root", "")))
     return table

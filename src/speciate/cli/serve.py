@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from speciate.assembly import serve
+from speciate.cli.parser import Parser, count, port, positive
 from speciate.config import ModelSettings, Settings, load_settings
 
 
@@ -21,22 +22,28 @@ def main(arguments: Sequence[str]) -> int:
     return serve(settings)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="speciate serve", description="Serve models behind one endpoint.")
-    parser.add_argument("model", nargs="?", help="a model folder; without it, the settings' models (default: pocket)")
-    parser.add_argument("-c", "--config", type=Path, help="a speciate.yaml")
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default 8000; 0 picks a free one)")
-    parser.add_argument("--name", help="name to serve MODEL under (default: its folder's name)")
-    parser.add_argument(
-        "--weights", choices=["f32", "f16", "bf16", "int8", "int4"], help="weight format (default int8)"
+def _parser() -> Parser:
+    parser = Parser(
+        prog="speciate serve",
+        usage="speciate serve [MODEL] [OPTIONS]",
+        description="Serve models behind one OpenAI-compatible endpoint. Flags win over the settings file; model flags "
+        "apply to every model in it.",
     )
-    parser.add_argument("--kv", choices=["u8", "f16", "bf16", "f32"], help="KV cache format (default u8)")
-    parser.add_argument("--kv-mib", type=float, help="KV cache memory in MiB (default 512)")
-    parser.add_argument("--max-context", type=int, help="longest prompt plus output in tokens")
-    parser.add_argument("--threads", type=int, help="CPU threads of the engine (default: all cores)")
-    parser.add_argument("--data-dir", help="where files and batches are kept (default: the user's data folder)")
-    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a model folder (default: the settings' models, else pocket)")
+    add("-c", "--config", type=Path, metavar="FILE", help="a speciate.yaml")
+    add("--host", metavar="ADDRESS", help="listen on this address (default 127.0.0.1)")
+    add("--port", type=port, metavar="N", help="listen on this port (default 8000; 0: a free one)")
+    add("--name", help="name to serve MODEL under (default: its folder's)")
+    add("--weights", choices=["f32", "f16", "bf16", "int8", "int4"], metavar="FORMAT",
+        help="f32, f16, bf16, int8 (default) or int4")  # fmt: skip
+    add("--kv", choices=["u8", "f16", "bf16", "f32"], metavar="FORMAT", help="KV cache: u8 (default), f16, bf16 or f32")
+    add("--kv-mib", type=positive, metavar="MIB", help="memory of the KV cache (default 512)")
+    add("--max-context", type=count, metavar="TOKENS", help="longest prompt plus output (default: the model's)")
+    add("--threads", type=count, metavar="N", help="CPU threads of the engine (default: all cores)")
+    add("--data-dir", metavar="FOLDER", help="for files and batches (default: the user's data folder)")
+    add("--log-level", choices=["debug", "info", "warning", "error"], metavar="LEVEL",
+        help="debug, info (default), warning or error")  # fmt: skip
     return parser
 
 

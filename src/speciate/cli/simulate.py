@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,12 +21,62 @@ from speciate.sim.policies import POLICIES, seats
 from speciate.sim.simulation import Setting, simulate
 from speciate.sim.table import report_table
 from speciate.sim.traces import read_trace
-from speciate.sim.workload import CONVERSATION, SimRequest, backlog, faster, generate, merged, poisson, uniform
+from speciate.sim.workload import (
+    CONVERSATION,
+    SessionShape,
+    SimRequest,
+    backlog,
+    diurnal,
+    faster,
+    gamma_bursts,
+    generate,
+    merged,
+    poisson,
+    sessions,
+    uniform,
+)
 
 WIDTH = 150
 """Of the table where no terminal says how wide it is."""
 SPOKEN = uniform((64, 256), (8, 32))
 """Lengths of real-time turns. No public trace has such a tier; these are stated, not measured."""
+
+LENGTHS = {Tier.REALTIME: SPOKEN, Tier.INTERACTIVE: CONVERSATION, Tier.BATCH: CONVERSATION}
+SAID = uniform((20, 400), (20, 300))
+"""What a turn of a session adds, and its answer."""
+SESSION = SessionShape()
+BURSTS_CV = 3.5
+"""Coefficient of variation of the gaps (BurstGPT's traces lie between 1 and 13)."""
+SWING = 0.75
+"""A day's rate swings by so much of its mean."""
+Draw = Callable[[Tier, float, float, int], Iterator[SimRequest]]
+"""(tier, mean requests a second, seconds, seed) to a stream."""
+
+
+def _steady(tier: Tier, rate_per_s: float, duration_s: float, seed: int) -> Iterator[SimRequest]:
+    return generate(tier, poisson(rate_per_s), LENGTHS[tier], duration_s=duration_s, seed=seed)
+
+
+def _bursts(tier: Tier, rate_per_s: float, duration_s: float, seed: int) -> Iterator[SimRequest]:
+    gaps = gamma_bursts(rate_per_s, BURSTS_CV)
+    return generate(tier, gaps, LENGTHS[tier], duration_s=duration_s, seed=seed)
+
+
+def _day(tier: Tier, rate_per_s: float, duration_s: float, seed: int) -> Iterator[SimRequest]:
+    """The run is the day, however short."""
+    gaps = diurnal((1 - SWING) * rate_per_s, (1 + SWING) * rate_per_s, duration_s)
+    return generate(tier, gaps, LENGTHS[tier], duration_s=duration_s, seed=seed)
+
+
+def _sessions(tier: Tier, rate_per_s: float, duration_s: float, seed: int) -> Iterator[SimRequest]:
+    """Real-time turns stay alone."""
+    if tier is Tier.REALTIME:
+        return _steady(tier, rate_per_s, duration_s, seed)
+    gaps = poisson(rate_per_s / SESSION.turns)
+    return sessions(tier, gaps, SAID, SESSION, duration_s=duration_s, seed=seed)
+
+
+ARRIVALS: dict[str, Draw] = {"poisson": _steady, "bursts": _bursts, "day": _day, "sessions": _sessions}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,18 +124,16 @@ def _setting(
 
 
 def _has_prefixes(given: argparse.Namespace) -> bool:
-    """Only Mooncake's traces say which prompts begin alike; without that a prefix cache can only cost time."""
-    return any(path.suffix == ".jsonl" for _, path in given.trace)
+    """Only Mooncake's traces and sessions have prompts that begin alike; else a prefix cache can only cost time."""
+    return given.arrivals == "sessions" or any(path.suffix == ".jsonl" for _, path in given.trace)
 
 
 def _requests(given: argparse.Namespace, seed: int) -> Iterator[SimRequest]:
     """Traces as they are, drawn tiers by seed, both faster by the load multiplier; and a backlog."""
     streams = [read_trace(path, tier) for tier, path in given.trace]
-    lengths = {Tier.REALTIME: SPOKEN, Tier.INTERACTIVE: CONVERSATION, Tier.BATCH: CONVERSATION}
     for tier, rate_per_s in zip(Tier, given.rates, strict=True):
         if rate_per_s:
-            until_s = given.duration * given.load
-            streams.append(generate(tier, poisson(rate_per_s), lengths[tier], duration_s=until_s, seed=seed))
+            streams.append(ARRIVALS[given.arrivals](tier, rate_per_s, given.duration * given.load, seed))
     return merged(backlog(Tier.BATCH, given.backlog, CONVERSATION, seed), faster(merged(*streams), given.load))
 
 
@@ -145,6 +193,12 @@ def _parser() -> argparse.ArgumentParser:
         default=(0.0, 0.0, 0.0),
         metavar=("RT", "INTER", "BATCH"),
         help="drawn requests a second by tier, beside or instead of traces",
+    )
+    add(
+        "--arrivals",
+        choices=ARRIVALS,
+        default="poisson",
+        help="pattern of what --rates draws: independent, in bursts, a day's swing, or sessions with growing context",
     )
     add("--backlog", type=int, default=0, help="batch requests filed at the start")
     add("--load", type=_positive, default=1.0, help="multiplies the rate of all arrivals (default 1)")

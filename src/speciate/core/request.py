@@ -46,6 +46,8 @@ class Grammar(Struct, frozen=True):
     kind: Literal["json_schema", "json_object", "regex", "lark"]
     source: str = ""
     """The schema as JSON text, the pattern, or the Lark grammar; empty for json_object."""
+    asked_as: str = ""
+    """The kind that the caller sent, where this one was made around it; for errors."""
 
 
 class GenerateRequest(Struct, frozen=True):

@@ -94,23 +94,22 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     noise: float = 0.0
     """Standard deviation of the logarithm of observed over calibrated seconds, as measured."""
 
-    def decode_steps_s(self, work: StepWork, num: int) -> list[float]:
-        """`step_s` of so many steps of decodes alone, each of which reads a token more than before: rounded alike."""
-        line = self.small if work.decodes <= self.knee_tokens else self.large
-        fixed_s, context_s, least_s = (
-            line.base_s + line.decode_s * work.decodes,
-            line.context_s,
-            0.1 * self.small.base_s,
-        )
-        contexts = range(work.decode_context, work.decode_context + num * work.decodes, work.decodes)
-        return [max(fixed_s + context_s * context, least_s) for context in contexts]
+    @property
+    def least_s(self) -> float:
+        """No step takes less, whatever a fit extrapolates to: a tenth of the shortest."""
+        return 0.1 * (self.small.base_s if self.table is None else self.table.seconds[0])
+
+    def line(self, work: StepWork) -> StepLine | None:
+        """The line that holds for such a step; None where the table does."""
+        if self.table is not None:
+            return None
+        return self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
 
     def step_s(self, work: StepWork) -> float:
-        """Never less than a tenth of the small step's base, whatever a fit extrapolates to."""
         if self.table is not None:
-            return max(self.table.step_s(work), 0.1 * self.table.seconds[0])
+            return max(self.table.step_s(work), self.least_s)
         line = self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
-        return max(line.step_s(work), 0.1 * self.small.base_s)
+        return max(line.step_s(work), self.least_s)
 
 
 A100_LLAMA3_8B = StepCalibration(

@@ -114,7 +114,8 @@ class GrammarCompiler:
         self._check_cost(grammar)
         matcher = LLMatcher(self._tokenizer, self._lower(grammar), log_level=0, limits=self._limits)
         if matcher.is_error():
-            raise InvalidGrammar(f"{grammar.kind} grammar cannot be compiled: {_first_line(matcher.get_error())}")
+            kind = grammar.asked_as or grammar.kind
+            raise InvalidGrammar(f"{kind} grammar cannot be compiled: {_first_line(matcher.get_error())}")
         return matcher
 
     def _lower(self, grammar: Grammar) -> str:

@@ -2,11 +2,12 @@
 
 import re
 
+from speciate.core.errors import InvalidGrammar
 from speciate.core.request import Grammar
 
 
 def as_rules(grammar: Grammar, name: str) -> str:
-    """Rules of which `name` accepts what the grammar accepts. Its other rules keep their names."""
+    """Rules of which `name` accepts what the grammar accepts. Other rules keep their names. Raises InvalidGrammar."""
     match grammar.kind:
         case "json_schema":
             return f"{name}: %json {grammar.source}"
@@ -15,6 +16,8 @@ def as_rules(grammar: Grammar, name: str) -> str:
         case "regex":
             return f"{name}: /{_SLASH.sub(lambda found: found[1] or _ESCAPES[found[0]], grammar.source)}/"
         case "lark":
+            if not any(found[1] for found in _START.finditer(grammar.source)):
+                raise InvalidGrammar("The Lark grammar has no rule named start; name its first rule so.")
             return _START.sub(lambda found: name if found[1] else found[0], grammar.source)
 
 

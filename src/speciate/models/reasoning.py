@@ -100,4 +100,5 @@ def grammar_after_thinking(grammar: Grammar, tokenizer: Tokenizer, starts_inside
         thought = f"thought: <[^{barred}]>* <[{close}]>"
     begin = f'"{OPEN}"' if opening is None else f"<[{opening}]>"
     start = "start: thought blank thought_out" if starts_inside else f"start: ({begin} thought blank)? thought_out"
-    return Grammar("lark", "\n".join((start, thought, 'blank: ("\\n" "\\n"?)?', as_rules(grammar, "thought_out"))))
+    rules = (start, thought, 'blank: ("\\n" "\\n"?)?', as_rules(grammar, "thought_out"))
+    return Grammar("lark", "\n".join(rules), asked_as=grammar.asked_as or grammar.kind)

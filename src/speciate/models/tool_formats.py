@@ -109,7 +109,8 @@ def calls_or_answer_grammar(
 ) -> Grammar:
     """Either calls whose arguments obey their schemas, or an answer that obeys `answer`."""
     rules = _GrammarWriter(tool_format, tokenizer).calls(tools, parallel)
-    return Grammar("lark", "\n".join(("start: calls | answer", as_rules(answer, "answer"), *rules)) + "\n")
+    source = "\n".join(("start: calls | answer", as_rules(answer, "answer"), *rules)) + "\n"
+    return Grammar("lark", source, asked_as=answer.kind)
 
 
 def _chosen(tools: tuple[Tool, ...], choice: ToolChoice) -> tuple[Tool, ...]:

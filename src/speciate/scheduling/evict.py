@@ -44,7 +44,7 @@ def grow(state: TokenState, draft: Draft, seq: Sequence) -> bool:
         return True
     if not make_room(state, draft, 1, seq.rank) and not _take_from_younger(state, draft, seq):
         return False
-    state.memory.grow([seq])
+    state.memory.grow(seq)
     return True
 
 

@@ -15,7 +15,7 @@ from speciate.core.segment import Tier
 from speciate.scheduling.draft import Draft
 from speciate.scheduling.evict import evict, grow, start, youngest_evictable
 from speciate.scheduling.pace import URGENT
-from speciate.scheduling.sequence import Phase, Sequence
+from speciate.scheduling.sequence import BATCH, INTERACTIVE, REALTIME, Phase, Sequence
 from speciate.scheduling.state import TokenState, deadline_key, due_key, interactive_keys
 from speciate.scheduling.waiting import Candidates, batch_bucket_s, batch_horizon_s, prompt_bucket_s
 
@@ -29,8 +29,10 @@ PATIENT_S = 1.0
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
-SPARED_BASES = 3.0
+SPARED_BASES = 1.5
 """A step for batch work lasts at least so many times what an empty one takes: shorter ones would waste the device."""
+SPARED_SHARE = 0.75
+"""But no longer than this share of a step with all batch decodes: shorter ones teach what an empty one takes."""
 EVEN_SHARE = 0.87
 """Even gaps may cost so much of a TPOT: on a steady machine p99 gaps then keep to TPOT for 2 % of the batch rate (A100
 simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buffer has to do."""
@@ -53,8 +55,8 @@ class Fit(Enum):
 
 def set_limits(state: TokenState, draft: Draft) -> None:
     """The budget: slack of the decodes that must run and guards for who may arrive; never less than those decodes."""
-    realtime = state.residents.decoding[Tier.REALTIME].values()
-    interactive = state.residents.decoding[Tier.INTERACTIVE].values()
+    realtime = state.residents.decoding[REALTIME].values()
+    interactive = state.residents.decoding[INTERACTIVE].values()
     realtime_due_s, realtime_s = _decodes(draft, realtime)
     interactive_due_s, interactive_s = _decodes(draft, interactive)
     draft.used_s = draft.costs.base_s + realtime_s + interactive_s
@@ -81,7 +83,7 @@ def _decodes(draft: Draft, decodes: Collection[Sequence]) -> tuple[float, float]
 
 
 def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
-    guard, gamma = state.guards[Tier.REALTIME], draft.gamma
+    guard, gamma = state.guards[REALTIME], draft.gamma
     if not guard.is_armed(draft.now_s):
         return inf
     own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
@@ -89,7 +91,7 @@ def _realtime_guard_s(state: TokenState, draft: Draft) -> float:
 
 
 def _interactive_guard_s(state: TokenState, draft: Draft) -> float:
-    guard, gamma = state.guards[Tier.INTERACTIVE], draft.gamma
+    guard, gamma = state.guards[INTERACTIVE], draft.gamma
     if not guard.is_armed(draft.now_s):
         return inf
     own_s = draft.used_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
@@ -97,18 +99,18 @@ def _interactive_guard_s(state: TokenState, draft: Draft) -> float:
 
 
 def fill_realtime_decodes(state: TokenState, draft: Draft) -> None:
-    _take_decodes(state, draft, Tier.REALTIME)
+    _take_decodes(state, draft, REALTIME)
     draft.has_realtime = bool(draft.steps)
 
 
 def fill_realtime_prompts(state: TokenState, draft: Draft) -> None:
     """Whole prompts: the first whatever it takes, more while all in the step stay in time."""
-    queue = state.waiting[Tier.REALTIME]
-    started = state.residents.prefilling[Tier.REALTIME]
+    queue = state.waiting[REALTIME]
+    started = state.residents.prefilling[REALTIME]
     if not queue.num_waiting and not started:
         return
     candidates = Candidates(list(started.values()), deadline_key, queue.order(0), prompt_bucket_s(draft.now_s))
-    bound_s = min(draft.realtime_limit_s, state.guards[Tier.REALTIME].ttft_s / draft.strict_gamma)
+    bound_s = min(draft.realtime_limit_s, state.guards[REALTIME].ttft_s / draft.strict_gamma)
     num_taken = num_skipped = 0
     while draft.has_slots and (num_skipped < MAX_SKIPPED or not draft.steps):
         seq = candidates.next()
@@ -153,7 +155,7 @@ def _take_whole(state: TokenState, draft: Draft, seq: Sequence, bound_s: float, 
 
 
 def fill_interactive_decodes(state: TokenState, draft: Draft) -> None:
-    _take_decodes(state, draft, Tier.INTERACTIVE)
+    _take_decodes(state, draft, INTERACTIVE)
 
 
 def _take_decodes(state: TokenState, draft: Draft, tier: Tier) -> None:
@@ -168,7 +170,8 @@ def _take_all(state: TokenState, draft: Draft, decodes: list[Sequence]) -> None:
     """Those among them that have or get a place for their next token."""
     lacking = [seq for seq in decodes if seq.computed >= seq.room_tokens]
     if len(lacking) <= state.memory.pool.num_available:
-        state.memory.grow(lacking)
+        for seq in lacking:
+            state.memory.grow(seq)
         draft.take_decodes(decodes)
         return
     for seq in decodes:
@@ -183,8 +186,8 @@ def _has_place(state: TokenState, draft: Draft, seq: Sequence) -> bool:
 
 def fill_interactive_prompts(state: TokenState, draft: Draft) -> None:
     """By deadline plus alpha times what remains, in chunks that fit the slack."""
-    queue = state.waiting[Tier.INTERACTIVE]
-    started = state.residents.prefilling[Tier.INTERACTIVE]
+    queue = state.waiting[INTERACTIVE]
+    started = state.residents.prefilling[INTERACTIVE]
     if draft.is_closed or not (queue.num_waiting or started):
         return
     level = state.interactive_level()
@@ -271,13 +274,13 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     options, arrival_s = state.options, seq.work.arrival_s
     state.waiting[seq.tier].remove(seq)
     seq.was_relegated = True
-    if seq.tier is Tier.REALTIME:
-        seq.tier = Tier.INTERACTIVE
+    if seq.tier is REALTIME:
+        seq.tier = INTERACTIVE
         seq.ttft_s, seq.tpot_s = options.relegated_ttft_s, options.relegated_tpot_s
         seq.max_gap_s = seq.tpot_s
         seq.deadline_s = arrival_s + seq.ttft_s
     else:
-        seq.tier = Tier.BATCH
+        seq.tier = BATCH
         seq.due_s = min(seq.due_s, seq.deadline_s + RELEGATED_TTFTS * seq.ttft_s)
         seq.ttft_s = seq.tpot_s = seq.max_gap_s = seq.deadline_s = inf
     state.waiting[seq.tier].add(seq)
@@ -288,16 +291,18 @@ def spare_arrivals(state: TokenState, draft: Draft) -> None:
     """Whoever arrives next waits for this step: batch work may make it as long as a share of what an interactive
     prompt's own step takes, even where promises would allow more. Urgent batch work asks for no leave."""
     draft.whole_limit_s = draft.limit_s
-    guard = state.guards[Tier.INTERACTIVE]
+    guard = state.guards[INTERACTIVE]
     if guard.is_armed(draft.now_s):
         own_s = draft.costs.base_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
-        spared_s = max(SPARED_BASES * draft.costs.base_s, state.options.batch_delay * own_s)
+        _, batch_s = _decodes(draft, state.residents.decoding[BATCH].values())
+        least_s = min(SPARED_BASES * draft.costs.base_s, SPARED_SHARE * (draft.used_s + batch_s))
+        spared_s = max(least_s, state.options.batch_delay * own_s)
         draft.limit_s = max(draft.used_s, min(draft.limit_s, spared_s))
 
 
 def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
     """All that fit the budget; the others keep their blocks and sit this step out. Urgent first, then longest idle."""
-    decodes = list(state.residents.decoding[Tier.BATCH].values())
+    decodes = list(state.residents.decoding[BATCH].values())
     if draft.is_closed or not decodes:
         return
     _, cost_s = _decodes(draft, decodes)
@@ -310,7 +315,7 @@ def fill_batch_decodes(state: TokenState, draft: Draft) -> None:
 
 def fill_all_batch_decodes(state: TokenState, draft: Draft) -> None:
     """What engines without pausing do; for comparisons."""
-    for seq in list(state.residents.decoding[Tier.BATCH].values()):
+    for seq in list(state.residents.decoding[BATCH].values()):
         if draft.has_slots and _has_place(state, draft, seq):
             draft.used_s += draft.costs.decodes_s(1, seq.computed)
             draft.take_decodes([seq])
@@ -337,7 +342,7 @@ def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     """Asked of every batch decode of a full step: of one with time to spare not again before half of it has passed."""
     if draft.now_s < seq.patient_until_s:
         return False
-    num_outputs = state.lengths[Tier.BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
+    num_outputs = state.lengths[BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
     urgency = state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s)
     spare_s = (URGENT - urgency) * batch_horizon_s(seq)
     seq.patient_until_s = draft.now_s + min(PATIENT_S, spare_s / 2)
@@ -355,8 +360,8 @@ def _extend_for_urgent(state: TokenState, draft: Draft) -> None:
 
 def fill_batch_prompts(state: TokenState, draft: Draft) -> None:
     """What is left goes to batch prompts in order of their due times."""
-    queue = state.waiting[Tier.BATCH]
-    started = state.residents.prefilling[Tier.BATCH]
+    queue = state.waiting[BATCH]
+    started = state.residents.prefilling[BATCH]
     if draft.is_closed or not draft.has_slots or not (queue.num_waiting or started):
         return
     candidates = Candidates(list(started.values()), due_key, queue.order(0), batch_bucket_s(draft.now_s))

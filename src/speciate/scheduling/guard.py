@@ -27,7 +27,9 @@ class ArrivalGuard:
         self._last_s = -inf
         self._gaps: deque[float] = deque(maxlen=WINDOW)
         self._reserved: tuple[float, int] | None = None
-        self._ttfts: deque[float] = deque(maxlen=WINDOW)
+        self._num_ttfts = 0
+        self._least_ttfts: deque[tuple[int, float]] = deque()
+        """(number, TTFT) of arrivals of the window with none shorter after them."""
         self.ttft_s = inf
         """The shortest promise lately seen or reserved; infinite if nothing was promised."""
         self._prompts: deque[int] = deque()
@@ -44,8 +46,7 @@ class ArrivalGuard:
             self._window_s = max(self._arm_s, min(MAX_ARM_S, GAP_FACTOR * max(self._gaps)))
         self._last_s = now_s
         if ttft_s < inf:
-            self._ttfts.append(ttft_s)
-            self._set_ttft()
+            self._observe_ttft(ttft_s)
 
     def observe_prompt(self, num_tokens: int) -> None:
         """A prompt begins: so many tokens were not in the prefix cache."""
@@ -57,9 +58,19 @@ class ArrivalGuard:
     def is_armed(self, now_s: float) -> bool:
         return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._window_s)
 
+    def _observe_ttft(self, ttft_s: float) -> None:
+        least = self._least_ttfts
+        while least and least[-1][1] >= ttft_s:
+            least.pop()
+        self._num_ttfts += 1
+        least.append((self._num_ttfts, ttft_s))
+        if least[0][0] <= self._num_ttfts - WINDOW:
+            least.popleft()
+        self._set_ttft()
+
     def _set_ttft(self) -> None:
-        reserved_s = self._reserved[0] if self._reserved else inf
-        self.ttft_s = min(min(self._ttfts, default=inf), reserved_s)
+        seen_s = self._least_ttfts[0][1] if self._least_ttfts else inf
+        self.ttft_s = min(seen_s, self._reserved[0]) if self._reserved else seen_s
 
     @property
     def prompt_tokens(self) -> int:

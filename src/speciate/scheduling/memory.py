@@ -1,6 +1,6 @@
 """Which sequence holds which blocks, and what those that run will still need. Decides nothing about time."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from sys import maxsize
 
 from speciate.core.engine import TokenEngineShape
@@ -72,16 +72,15 @@ class KvMemory:
             self.query_tokens += seq.num_tokens
             self.hit_tokens += seq.computed
 
-    def grow(self, sequences: Collection[Sequence]) -> None:
-        """One more block for each, in this order; so many are available."""
-        for seq, block in zip(sequences, self.pool.allocate(len(sequences)), strict=True):
-            table = seq.table
-            if len(table) < seq.reserve_blocks:
-                self._count_growth(seq, -1)
-            if not seq.is_pinned:
-                self.held[seq.tier] += 1
-            seq.table = (*table, block)
-            seq.room_tokens += self.block_tokens
+    def grow(self, seq: Sequence, num: int = 1) -> None:
+        """So many more blocks; they are available."""
+        expected = seq.reserve_blocks - len(seq.table)
+        if expected > 0:
+            self._count_growth(seq, -min(num, expected))
+        if not seq.is_pinned:
+            self.held[seq.tier] += num
+        seq.table = (*seq.table, *self.pool.allocate(num))
+        seq.room_tokens += num * self.block_tokens
 
     def detach(self, seq: Sequence) -> None:
         """Give all its blocks back; published ones stay findable until they are needed."""

@@ -4,10 +4,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from sys import maxsize
+from typing import Final
 
 from speciate.core.scheduler import TokenWork
 from speciate.core.segment import TIER_RANK, Tier
 from speciate.scheduling.tenants import Tenant
+
+REALTIME: Final = Tier.REALTIME
+INTERACTIVE: Final = Tier.INTERACTIVE
+BATCH: Final = Tier.BATCH
+"""For hot code: looking a member up in its enum costs more than what is then done with it."""
 
 
 class Phase(Enum):
@@ -101,7 +107,7 @@ class Sequence:
     @property
     def is_pinned(self) -> bool:
         """Whether its blocks stay until it ends: room for its longest is set aside when it starts."""
-        return self.tier is Tier.REALTIME or not self.work.segment.preemptible
+        return self.tier is REALTIME or not self.work.segment.preemptible
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         prompt = self.work.prompt_tokens

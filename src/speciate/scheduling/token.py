@@ -16,7 +16,7 @@ from speciate.scheduling import fill
 from speciate.scheduling.draft import Draft
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.report import replica_load
-from speciate.scheduling.sequence import Phase, Sequence
+from speciate.scheduling.sequence import BATCH, REALTIME, Phase, Sequence
 from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 
@@ -46,7 +46,7 @@ class TokenScheduler:
         state.waiting[seq.tier].add(seq)
         state.deadlines.add(seq, len(state.live))
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
-        if seq.tier is Tier.REALTIME:
+        if seq.tier is REALTIME:
             num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
             state.model.margin.promise(work.segment.slo.share, num_outputs)
 
@@ -135,7 +135,7 @@ class TokenScheduler:
 
     def _sequence(self, work: TokenWork) -> Sequence:
         slo, tier = work.segment.slo, work.segment.tier
-        is_batch = tier is Tier.BATCH
+        is_batch = tier is BATCH
         ttft_s = inf if slo.ttft_s is None or is_batch else slo.ttft_s
         tpot_s = inf if slo.tpot_s is None or is_batch else slo.tpot_s
         self._num_arrivals += 1
@@ -196,10 +196,10 @@ class TokenScheduler:
 
     def _observe_pace(self, draft: Draft, now_s: float) -> None:
         """One batch decode a step is sample enough."""
-        if not self._state.residents.decoding[Tier.BATCH]:
+        if not self._state.residents.decoding[BATCH]:
             return
         for seq in draft.decodes:
-            if seq.tier is Tier.BATCH and seq.phase is Phase.DECODE:
+            if seq.tier is BATCH and seq.phase is Phase.DECODE:
                 self._state.pace.observe(now_s - seq.advanced_s)
                 return
 

@@ -48,10 +48,12 @@ class Folding:
         state.model.observe_repeats(StepFeatures(num, draft.context), durations_s)
         if state.residents.decoding[Tier.BATCH]:
             self._observe_pace(sequences, ends_s)
-        spent_s = sum([in_ticks_s(duration_s / num) for duration_s in durations_s])
+        spent_s = 0.0
+        for duration_s in durations_s:
+            spent_s += in_ticks_s(duration_s / num)
         for seq in sequences:
             _take_tokens(seq, num_steps, spent_s, ends_s[-1])
-        self._grow(sequences, num_steps)
+        self._grow(sequences)
         draft.context += num * num_steps
 
     def _draft(self) -> Draft:
@@ -68,17 +70,13 @@ class Folding:
                 self._state.pace.observe(end_s - last_s)
                 last_s = end_s
 
-    def _grow(self, sequences: list[Sequence], num_steps: int) -> None:
-        """Blocks in the order in which step after step would have asked for them."""
+    def _grow(self, sequences: list[Sequence]) -> None:
+        """As many blocks as step after step would have taken; which ones decides nothing."""
         memory = self._state.memory
-        width = memory.block_tokens
-        wants = [
-            (room_tokens - (seq.computed - num_steps), place, seq)
-            for place, seq in enumerate(sequences)
-            if seq.computed >= seq.room_tokens
-            for room_tokens in range(seq.room_tokens, seq.computed + 1, width)
-        ]
-        memory.grow([seq for _, _, seq in sorted(wants, key=lambda want: want[:2])])
+        for seq in sequences:
+            lacking = seq.computed + 1 - seq.room_tokens
+            if lacking > 0:
+                memory.grow(seq, memory.num_blocks_for(lacking))
 
 
 def folding_of(scheduler: StepScheduler) -> Folding | None:

@@ -23,31 +23,29 @@ class StepTimes:
 
     def run_s(self, work: StepWork, now_s: float, most: int, horizon_s: float) -> tuple[list[float], list[float]]:
         """(durations, ends) of steps of decodes, a token further each: `most`, or those that begin before the horizon.
-        One at least."""
+        One at least. Rounded as `step_s` rounds them one by one."""
         durations_s: list[float] = []
         ends_s: list[float] = []
-        calibrated = self._calibrated(work, now_s, most, horizon_s)
-        is_exact, between_s, speed = self._is_exact, self._between_s, self._speed
-        for calibrated_s in calibrated:
-            step_s = calibrated_s / speed if is_exact else self._observed_s(calibrated_s, now_s)
+        line, least_s = self._calibration.line(work), self._calibration.least_s
+        context, num, between_s = work.decode_context, work.decodes, self._between_s
+        while len(ends_s) < most and (not ends_s or now_s < horizon_s):
+            if line is None:
+                calibrated_s = self._calibration.step_s(StepWork(num, context, 0, 0.0, 0))
+            else:
+                calibrated_s = max(line.base_s + line.decode_s * num + line.context_s * context, least_s)
+            step_s = self._observed_s(calibrated_s, now_s)
             end_s = now_s + step_s
             durations_s.append(step_s)
             ends_s.append(end_s)
             now_s = end_s + between_s
-            if now_s >= horizon_s:
-                break
+            context += num
         return durations_s, ends_s
 
-    def _calibrated(self, work: StepWork, now_s: float, most: int, horizon_s: float) -> list[float]:
-        """About as many as begin before the horizon; a run that ends early goes on in the next one."""
-        first_s = self._calibration.step_s(work) / self._speed + self._between_s
-        if (horizon_s - now_s) / first_s < most:
-            most = int((horizon_s - now_s) / first_s) + 1
-        return self._calibration.decode_steps_s(work, most)
-
     def _observed_s(self, calibrated_s: float, now_s: float) -> float:
-        faults = self._faults
         calibrated_s /= self._speed
+        if self._is_exact:
+            return calibrated_s
+        faults = self._faults
         if faults.noise:
             calibrated_s *= self._random.lognormvariate(0.0, faults.noise)
         for shift in faults.shifts:

@@ -30,11 +30,14 @@ class MooncakeRow(Struct):
 def read_azure(path: Path, tier: Tier) -> Iterator[SimRequest]:
     """`TIMESTAMP,ContextTokens,GeneratedTokens` (Azure Public Dataset 2023, 2024); times from the first row."""
     start: datetime | None = None
-    for row in _rows(path):
-        at = datetime.fromisoformat(row["TIMESTAMP"][:26])
-        start = at if start is None else start
-        at_s = (at - start).total_seconds()
-        yield make_request(at_s, tier, int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        names = next(rows)
+        time, prompt, output = (names.index(name) for name in ("TIMESTAMP", "ContextTokens", "GeneratedTokens"))
+        for row in filter(None, rows):
+            at = datetime.fromisoformat(row[time][:26])
+            start = at if start is None else start
+            yield make_request((at - start).total_seconds(), tier, int(row[prompt]), int(row[output]))
 
 
 def read_mooncake(path: Path, tier: Tier) -> Iterator[SimRequest]:
@@ -80,7 +83,7 @@ def read_trace(path: Path, tier: Tier) -> Iterator[SimRequest]:
             yield request
     except OSError as error:
         raise ConfigError(f"Cannot read the trace {path}: {os.strerror(error.errno or 0)}. Check the path.") from error
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise ConfigError(f"{path} is not a {kind} trace: {error}") from error
 
 

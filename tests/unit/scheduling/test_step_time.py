@@ -105,3 +105,56 @@ def test_the_largest_chunk_fits_and_one_more_token_does_not(start: int, room_s: 
 def test_an_endless_budget_is_a_finite_chunk() -> None:
     assert TRUTH.largest_chunk(float("inf"), 0) > 1_000_000
     assert TRUTH.largest_chunk(-1.0, 0) == 0
+
+
+def lone_decodes(model: StepTimeModel, num: int, scale: float = 1.0) -> list[int]:
+    """Steps of the same four decodes; which of them (from 1) were learnt from."""
+    taught = []
+    for number in range(1, num + 1):
+        before = model.costs
+        step = StepFeatures(4, 4000 + 4 * number)
+        model.observe(step, scale * TRUTH.predict_s(step))
+        if model.costs is not before:
+            taught.append(number)
+    return taught
+
+
+def test_steps_that_repeat_the_one_before_teach_ever_more_seldom() -> None:
+    model, random = StepTimeModel(StepTimePrior()), Random(6)
+    errors(model, random, 300, noise=0.0)
+    model.observe(StepFeatures(5, 4000), TRUTH.predict_s(StepFeatures(5, 4000)))
+    assert lone_decodes(model, 130) == [1, 2, 4, 8, 16, 32, 64, 96, 128]
+
+
+def test_a_step_that_the_budget_cut_always_teaches() -> None:
+    model, random = StepTimeModel(StepTimePrior()), Random(6)
+    errors(model, random, 300, noise=0.0)
+    lone_decodes(model, 40)
+    before, step = model.costs, StepFeatures(4, 4200)
+    model.observe(step, TRUTH.predict_s(step), is_cut=True)
+    assert model.costs is not before
+
+
+def test_a_surprise_among_repeats_makes_every_step_teach_until_it_is_understood() -> None:
+    model, random = StepTimeModel(StepTimePrior()), Random(6)
+    errors(model, random, 300, noise=0.0)
+    lone_decodes(model, 40)
+    taught = lone_decodes(model, 60, scale=2.0)
+    assert taught[0] <= 24
+    assert taught[:6] == list(range(taught[0], taught[0] + 6))
+    assert model.costs.predict_s(StepFeatures(4, 4200)) == pytest.approx(
+        2 * TRUTH.predict_s(StepFeatures(4, 4200)), rel=0.05
+    )
+
+
+def test_a_run_teaches_what_its_steps_teach_one_by_one() -> None:
+    random = Random(7)
+    one, other = StepTimeModel(StepTimePrior()), StepTimeModel(StepTimePrior())
+    for _ in range(40):
+        step, num = StepFeatures(random.randint(1, 3), random.randint(100, 4000)), random.randint(1, 90)
+        durations_s = [0.01 * random.choice([1.0, 1.0, 1.0, 1.02, 2.0]) for _ in range(num)]
+        one.observe_repeats(step, durations_s)
+        for index, duration_s in enumerate(durations_s):
+            other.observe(StepFeatures(step.decodes, step.context + index * step.decodes), duration_s)
+        assert one.costs == other.costs
+        assert one.margin.gamma == other.margin.gamma

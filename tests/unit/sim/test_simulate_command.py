@@ -45,6 +45,17 @@ def test_promises_on_the_command_line_count(tmp_path: Path) -> None:
     assert kept == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("pattern", ["poisson", "bursts", "day", "sessions"])
+def test_every_pattern_draws_about_the_rate_that_was_asked_for(tmp_path: Path, pattern: str) -> None:
+    out = tmp_path / "out.json"
+    arguments = ["--rates", "0.5", "2", "0", "--arrivals", pattern, "--duration", "200", "--no-admission"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    tiers = json.loads(out.read_bytes())[0]["tiers"]
+    assert 60 <= tiers["realtime"]["offered"] <= 140
+    assert 200 <= tiers["interactive"]["offered"] <= 600
+    assert tiers["interactive"]["finished"] == tiers["interactive"]["offered"]
+
+
 def test_an_unknown_policy_or_calibration_names_what_exists() -> None:
     with pytest.raises(ConfigError, match="fcfs-512"):
         main(["--policy", "magic"])

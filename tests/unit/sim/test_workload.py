@@ -127,7 +127,11 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a,b\n1,2\n", "not a plain trace"), ("at_s,prompt_tokens,output_tokens\n5,1,1\n4,1,1\n", "sort it")],
+    [
+        ("a,b\n1,2\n", "not a plain trace"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374\n", "not a azure trace"),
+        ("at_s,prompt_tokens,output_tokens\n5,1,1\n4,1,1\n", "sort it"),
+    ],
 )
 def test_a_trace_that_is_none_says_why(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "bad.csv").write_text(text)

@@ -177,7 +177,7 @@ def _grow(state: TokenState, draft: Draft, seq: Sequence, key: Key) -> bool:
         evict(state, draft, victim)
         if victim is seq:
             return False
-    memory.grow([seq])
+    memory.grow(seq)
     return True
 
 
