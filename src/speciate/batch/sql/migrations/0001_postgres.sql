@@ -54,10 +54,8 @@ CREATE TABLE item (
     fence BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (batch, idx)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
--- Only open lines: who is suspected, who waits by turn, who is leased.
-CREATE INDEX item_suspect ON item (batch, deaths, rank) WHERE state = 0;
-CREATE INDEX item_pending ON item (batch, rank) WHERE state = 1;
-CREATE INDEX item_leased ON item (batch, rank) WHERE state = 2;
+-- Only open lines: who waits, by turn, and who is leased.
+CREATE INDEX item_open ON item (batch, state, rank) WHERE state < 3;
 
 CREATE TABLE result (
     batch BIGINT NOT NULL,
