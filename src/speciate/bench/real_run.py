@@ -24,8 +24,9 @@ from speciate.core.segment import Segment, Tier
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.replica import Replica
-from speciate.sim.report import SimReport, Tally, Track, make_track
+from speciate.sim.report import SimReport
 from speciate.sim.simulation import served_segment
+from speciate.sim.track import Tally, Track, make_track
 from speciate.sim.workload import SimRequest
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics
 
