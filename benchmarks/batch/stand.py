@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from speciate.admission.admit import AdmissionOptions
@@ -23,11 +22,12 @@ from speciate.batch.jobs import BatchJobs
 from speciate.batch.lines import LineAnswer
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
+from speciate.batch.order import Credit
 from speciate.batch.records import TERMINAL, BatchRecord, BatchSpec
 from speciate.batch.worker import LineJob
 from speciate.core.engine import TokenEngineShape
-from speciate.core.segment import Tier
-from speciate.engines.fake import FakeEngine
+from speciate.core.segment import Segment, Slo, Tier
+from speciate.engines.fake import FakeEngine, StepCost
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_DIR
 from speciate.models.text_model import load_text_model
@@ -38,6 +38,12 @@ from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 
+SEGMENTS = {tier: Segment(f"{tier}-text", tier, Slo(e2e_s=86_400.0)) for tier in Tier}
+ANSWER_TOKENS = 1
+"""A yes or a no: classification, the commonest batch work. Further tokens cost some 20 us of our CPU each."""
+STEP_S = 0.02
+"""Of the fake engine. One that took no time would be given two lines a step, and every step has its own cost."""
+LATER_S = 0.05
 MAX_LINES = 1_000_000
 ANSWER = (
     b'{"id":"chatcmpl-0","created":1800000000,"model":"fake","choices":[{"index":0,"message":{"content":"Yes.",'
@@ -66,12 +72,12 @@ async def gateway_ports() -> AsyncGenerator[BatchPorts, None]:
     text = load_text_model(folder)
     shape = TokenEngineShape("fake", folder.vocab_size, 2048, 32, 16_384, 1, folder.eos_token_ids)
     answer = text.tokenizer.encode(" yes", False)
-    engine = FakeEngine(shape, script=lambda prompt: answer)
+    engine = FakeEngine(shape, cost=StepCost(fixed_s=STEP_S), script=lambda prompt: answer)
     device, clock, metrics = Device("fake"), MonotonicClock(), Metrics()
     replica = Replica(engine, TokenScheduler(shape), text.tokenizer, device, clock, ReplicaMetrics(metrics, "fake"))
-    model = ServedModel("fake", "fake", "generate", 2048, 0, "fake", text)
+    model = ServedModel("fake", "fake", "generate", 2048, 0, "fake", text, segments=SEGMENTS)
     options = ApiOptions()
-    gateway = Gateway((model,), {"fake": replica}, {}, options.segments, AdmissionOptions(), clock, metrics)
+    gateway = Gateway((model,), {"fake": replica}, {}, AdmissionOptions(), clock, metrics)
     gateway.start()
     runner = LineRunner(Services(gateway, options, KeyRing(())))
     yield BatchPorts(
@@ -90,13 +96,23 @@ def instant_ports() -> BatchPorts:
     return BatchPorts(answer_at_once, lambda name: None, {"fake"}.__contains__)
 
 
+async def answer_later(job: LineJob) -> LineAnswer:
+    await asyncio.sleep(LATER_S)
+    return LineAnswer(200, ANSWER, job.request_id)
+
+
+def waiting_ports() -> BatchPorts:
+    """A worker whose engine is elsewhere: each line takes a while and none of our CPU."""
+    return BatchPorts(answer_later, lambda name: None, {"fake"}.__contains__)
+
+
 def write_input(path: Path, num_lines: int) -> None:
     """Chat completions of about 220 bytes."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(num_lines):
             body = {
                 "model": "fake",
-                "max_tokens": 4,
+                "max_tokens": ANSWER_TOKENS,
                 "messages": [
                     {"role": "system", "content": "Answer yes or no."},
                     {"role": "user", "content": f"Is {number} an even number?"},
@@ -107,9 +123,15 @@ def write_input(path: Path, num_lines: int) -> None:
 
 
 @asynccontextmanager
-async def open_stand(folder: Path, ports: BatchPorts, postgres: str | None) -> AsyncGenerator[BatchJobs, None]:
-    options = msgspec.structs.replace(
-        BatchOptions(poll_s=0.25), max_lines=MAX_LINES, max_file_bytes=1 << 40, tenant_bytes=1 << 40
+async def open_stand(
+    folder: Path, ports: BatchPorts, postgres: str | None, num_at_once: int = 512
+) -> AsyncGenerator[BatchJobs, None]:
+    options = BatchOptions(
+        poll_s=0.25,
+        max_lines=MAX_LINES,
+        max_file_bytes=1 << 40,
+        tenant_bytes=1 << 40,
+        credit=Credit(most=num_at_once),
     )
     async with open_jobs(folder, postgres, ports, options, BatchMetrics(Metrics())) as jobs:
         yield jobs

@@ -301,6 +301,7 @@ def api_options(settings: Settings) -> ApiOptions:
         max_body_bytes=round(server.max_body_mib * 2**20),
         heartbeat_s=server.heartbeat_s,
         write_stall_s=server.write_stall_s,
+        cors_origins=server.cors_origins,
     )
 
 

@@ -45,6 +45,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A client that reads nothing for this long is gone."""
     drain_s: float = 10.0
     """On shutdown, how long running requests may go on."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser; `*` is any."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -219,7 +219,7 @@ async def test_jobs_tell_of_suspects(store: SqlBatchStore) -> None:
     batch = await _running(store, 3)
     await store.claim("me", (Want(batch.key, 2),), NOW, 30.0)
     assert [(j.id, j.num_open, j.suspect_deaths, j.model) for j in await store.jobs()] == [("batch_1", 3, 0, "m")]
-    await store.reap(float("inf"), 5)
+    await store.recover(NOW, 5)
     assert [(j.num_open, j.suspect_deaths) for j in await store.jobs()] == [(3, 1)]
     assert len(await store.claim("me", (Want(batch.key, 9),), NOW, 30.0)) == 1
     assert len(await store.claim("me", (Want(batch.key, 9, LineState.SUSPECT),), NOW, 30.0)) == 2

@@ -22,7 +22,7 @@ from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import Credit
 from speciate.core.engine import TokenEngineShape
-from speciate.core.segment import Tier
+from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_DIR
@@ -33,6 +33,8 @@ from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
+
+SEGMENTS = {tier: Segment(f"{tier}-text", tier, Slo(ttft_s=60.0, tpot_s=10.0)) for tier in Tier}
 
 
 class ShiftedClock:
@@ -60,9 +62,9 @@ async def main(given: argparse.Namespace) -> None:
     engine = FakeEngine(shape, cost=StepCost(fixed_s=given.step_s), script=script)
     device, clock, metrics = Device("fake"), MonotonicClock(), Metrics()
     replica = Replica(engine, TokenScheduler(shape), text.tokenizer, device, clock, ReplicaMetrics(metrics, "fake"))
-    model = ServedModel("fake", "fake", "generate", 2048, 0, "fake", text)
+    model = ServedModel("fake", "fake", "generate", 2048, 0, "fake", text, segments=SEGMENTS)
     options = ApiOptions()
-    gateway = Gateway((model,), {"fake": replica}, {}, options.segments, AdmissionOptions(), clock, metrics)
+    gateway = Gateway((model,), {"fake": replica}, {}, AdmissionOptions(), clock, metrics)
     gateway.start()
     runner = LineRunner(Services(gateway, options, KeyRing(())))
     ports = BatchPorts(

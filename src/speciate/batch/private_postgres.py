@@ -21,7 +21,7 @@ class PrivatePostgres:
     """Runs as the user `postgres` where we are root, as Postgres refuses root. `start` and `stop` may alternate."""
 
     def __init__(self, folder: Path, binaries: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
         self._binaries = binaries
         self._user = "postgres" if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None

@@ -75,7 +75,7 @@ class Gateway:
         self._clock = clock
         self._metrics = metrics
         for name, replica in replicas.items():
-            metrics.watch(name, replica.load)
+            metrics.watch(name, replica.load, replica.engine.shape)
 
     async def submit(self, request: GenerateRequest) -> Submission:
         """Admit and start one sequence. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""

@@ -1,0 +1,1 @@
+"""What a scheduling decision costs, and what it is worth."""
