@@ -190,7 +190,7 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     replicas = {
         m.settings.name: Replica(
             m.engine,
-            TokenScheduler(m.engine.shape, settings.scheduler),
+            TokenScheduler(m.engine.shape, settings.scheduler_of(m.settings.name, *m.settings.aliases)),
             m.text.tokenizer,
             device,
             clock,
