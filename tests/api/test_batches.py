@@ -363,6 +363,30 @@ def test_output_files_expire_when_asked(client: OpenAI) -> None:
     assert output.expires_at == output.created_at + 3600
 
 
+def test_a_window_that_cannot_be_kept_is_refused_with_the_earliest(start_server: Callable[..., Any]) -> None:
+    """Some seconds of work show a pace; a job of hours at that pace does not fit into a minute."""
+    server = start_server(cost=StepCost(fixed_s=0.2))
+    client = server.openai()
+    slow = [_chat_line(i, "count 4") for i in range(40)]
+    _wait(client, _submit(client, _jsonl(slow), completion_window="PT2H"))
+    wait_for = time.monotonic() + 20.0
+    while not server.jobs._worker.pace.is_known:
+        assert time.monotonic() < wait_for
+        _wait(client, _submit(client, _jsonl(slow), completion_window="PT2H"))
+    big = _jsonl(_chat_line(i) for i in range(30_000))
+    with pytest.raises(openai.BadRequestError, match="The earliest window that can be kept is PT") as refused:
+        _submit(client, big, completion_window="1m")
+    assert (refused.value.code, refused.value.param) == ("window_infeasible", "completion_window")
+    estimate = client.post(
+        "/batches/estimate",
+        body={"input_file_id": _upload(client, big), "completion_window": "1m"},
+        cast_to=dict[str, Any],
+    )
+    assert (estimate["is_feasible"], estimate["num_lines"], estimate["is_measured"]) == (False, 30_000, True)
+    asked = estimate["earliest_window"]
+    assert asked in str(refused.value) or asked.startswith("PT")
+
+
 def test_too_many_lines_and_open_batches_are_refused(start_server: Callable[..., Any], slow_steps: Any) -> None:
     limits = BatchOptions(poll_s=0.05, max_lines=3, max_open_batches=1, max_file_bytes=2000)
     client = start_server(cost=slow_steps, batch=limits).openai()

@@ -97,3 +97,8 @@ def test_what_cannot_be_a_batch_is_refused(client: Anthropic) -> None:
         client.messages.batches.create(requests=[])
     with pytest.raises(anthropic.NotFoundError):
         client.messages.batches.retrieve("msgbatch_nothing")
+
+
+def test_requests_for_models_that_are_not_here_end_in_errors(client: Anthropic) -> None:
+    done = _wait(client, client.messages.batches.create(requests=[_request(0, model="nothing")]))
+    assert done.request_counts.errored == 1

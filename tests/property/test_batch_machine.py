@@ -127,14 +127,14 @@ class BatchStoreMachine(RuleBasedStateMachine):
             await self._database.close()
             self._database = SqliteDatabase(self._folder / "batch.db")
             self._store = SqlBatchStore(self._database)
-            await self._store.recover(MAX_DEATHS)
+            await self._store.recover(self._now_s, MAX_DEATHS)
 
         self._run(again)
 
     @rule(thief=st.sampled_from(WORKERS))
     def take_over(self, thief: str) -> None:
         """All leases end, and another gets the lines, while those who had them still hold their old claims."""
-        self._run(lambda: self._store.recover(MAX_DEATHS))
+        self._run(lambda: self._store.recover(self._now_s, MAX_DEATHS))
         self.claim(thief, 5, suspects=True)
 
     @precondition(lambda self: not self._is_over)

@@ -96,6 +96,9 @@ class FileShelf:
     def remove(self, file_id: str) -> None:
         self.path(file_id).unlink(missing_ok=True)
 
+    def stored_ids(self) -> list[str]:
+        return [path.name for path in self._files.iterdir() if FILE_ID.fullmatch(path.name)]
+
     def sweep(self, *, owns_folder: bool) -> None:
         """Remove parts of processes that died: all where the folder is ours alone, else those untouched for a day."""
         oldest_s = time.time() if owns_folder else time.time() - STALE_PART_S

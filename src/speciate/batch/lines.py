@@ -95,6 +95,17 @@ def unanswered_line(batch: BatchRecord, line: ClosedLine, custom_id: str) -> str
     return f'{{"id":"{line_id(batch.id, line.index)}","custom_id":{name},"response":null,"error":{error}}}'
 
 
+def unrunnable(dialect: Dialect, request_id: str) -> LineAnswer:
+    """For a line that our own code stumbles over each time."""
+    message = "The server has a bug that this line meets; its log has the details."
+    if dialect == "anthropic":
+        body = _encode({"type": "error", "error": {"type": "api_error", "message": message}, "request_id": request_id})
+    else:
+        error = {"message": message, "type": "server_error", "param": None, "code": "internal_error"}
+        body = _encode({"error": error})
+    return LineAnswer(500, body, request_id)
+
+
 def line_id(batch_id: str, index: int) -> str:
     return f"batch_req_{batch_id.rpartition('_')[2]}{index:08x}"
 

@@ -20,6 +20,7 @@ from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
 from speciate.batch.steward import Steward
 from speciate.batch.worker import NumRunning, RunLine, Worker
+from speciate.core.errors import ConfigError
 from speciate.core.ports import Clock
 from speciate.telemetry.metrics import BatchMetrics
 
@@ -70,20 +71,41 @@ async def _build(
     store, shelf = SqlBatchStore(database), FileShelf(folder)
     owns_store = isinstance(database, SqliteDatabase)
     if owns_store:
-        reaped = await store.recover(options.max_deaths)
+        reaped = await store.recover(clock.now_s(), options.max_deaths)
         metrics.reaped(reaped.num_suspects, reaped.num_poisoned)
+        await _drop_orphans(store, shelf)
     await asyncio.to_thread(shelf.sweep, owns_folder=owns_store)
     name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
     worker = Worker(
-        store, shelf, ports.run_line, ports.num_running, options, clock, metrics, name=name, owns_store=owns_store
+        store,
+        shelf,
+        ports.run_line,
+        ports.num_running,
+        ports.serves,
+        options,
+        clock,
+        metrics,
+        name=name,
+        owns_store=owns_store,
     )
     publisher = Publisher(store, shelf)
     steward = Steward(store, shelf, publisher, options, clock, ports.serves, name=name, on_work=worker.wake)
     return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, options, clock)
 
 
+async def _drop_orphans(store: SqlBatchStore, shelf: FileShelf) -> None:
+    """Files whose process died between their last byte and their row: nobody was told of them."""
+    for file_id in await asyncio.to_thread(shelf.stored_ids):
+        if await store.find_file(file_id) is None:
+            await asyncio.to_thread(shelf.remove, file_id)
+
+
 def _open_database(folder: Path, postgres_url: str | None) -> Database:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        FileShelf(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot hold files and batches: {error.strerror}. Set --data-dir.") from error
     if postgres_url is None:
         return SqliteDatabase(folder / "batch.db")
     postgres = importlib.import_module("speciate.batch.postgres")  # the optional extra

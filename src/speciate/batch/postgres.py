@@ -27,7 +27,8 @@ CHANNEL = "speciate_batch"
 MIGRATION_LOCK = 7_217_410_001
 """Advisory lock: any number, as long as nobody else uses it."""
 CONNECT_TIMEOUT_S = 5
-STATEMENT_TIMEOUT_MS = 30_000
+STATEMENT_TIMEOUT_MS = 120_000
+"""Closing a million lines is one statement."""
 RECONNECT_S = 1.0
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 

@@ -1,16 +1,14 @@
 """The store over SQL: what each operation does to the rows, the same for every database."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 import msgspec
 
-from speciate.batch.database import Database, Row, Transaction
+from speciate.batch.database import Database, Transaction
 from speciate.batch.records import (
     TERMINAL,
     BatchChange,
-    BatchError,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -28,6 +26,7 @@ from speciate.batch.records import (
     TokenUsage,
     Want,
 )
+from speciate.batch.sql_rows import read_batch, read_job
 from speciate.core.errors import Conflict, InvalidRequest, NotFound
 
 RANK_WINDOW = 2048
@@ -79,7 +78,7 @@ class SqlBatchStore:
 
     async def find_batch(self, batch_id: str) -> BatchRecord | None:
         rows = await self._database.read(lambda tx: tx.run("find_batch", id=batch_id))
-        return _batch(rows[0]) if rows else None
+        return read_batch(rows[0]) if rows else None
 
     async def list_batches(self, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
         return await self._database.read(lambda tx: _list_batches(tx, tenant, dialect, after, limit))
@@ -95,11 +94,11 @@ class SqlBatchStore:
     async def tend(self, batch_key: int, owner: str, now_s: float, lease_s: float) -> bool:
         return await self._database.write(lambda tx: self._tend(tx, batch_key, owner, now_s, lease_s))
 
-    async def recover(self, max_deaths: int) -> Reaped:
+    async def recover(self, now_s: float, max_deaths: int) -> Reaped:
         def work(tx: Transaction) -> Reaped:
             tx.run("dismiss_stewards")
             tx.run("end_leases")
-            return self._reap(tx, math.inf, max_deaths)
+            return self._reap(tx, now_s, max_deaths)
 
         return await self._database.write(work)
 
@@ -134,7 +133,7 @@ class SqlBatchStore:
 
     async def jobs(self) -> list[JobFacts]:
         rows = await self._database.read(lambda tx: tx.run("jobs"))
-        return [_job(row) for row in rows]
+        return [read_job(row) for row in rows]
 
     async def output_page(self, batch_key: int, start: int, limit: int, *, provenance: bool = False) -> Page:
         name = "provenance_page" if provenance else "output_page"
@@ -156,7 +155,7 @@ class SqlBatchStore:
     # ---- with the database's clock where it has one ----------------------------------------------------------------
 
     def _now_s(self, tx: Transaction, now_s: float) -> float:
-        if self._database.now_is_its_own and math.isfinite(now_s):
+        if self._database.now_is_its_own:
             return float(tx.run("now")[0][0])
         return now_s
 
@@ -166,7 +165,7 @@ class SqlBatchStore:
         now_s = self._now_s(tx, now_s)
         name = "take_untidy" if set(statuses) <= TERMINAL else "take"
         rows = tx.run(name, owner=owner, statuses=_json(statuses), now_s=now_s, until_s=now_s + lease_s)
-        return _batch(tx.run("find_batch_by_key", key=rows[0][0])[0]) if rows else None
+        return read_batch(tx.run("find_batch_by_key", key=rows[0][0])[0]) if rows else None
 
     def _tend(self, tx: Transaction, batch_key: int, owner: str, now_s: float, lease_s: float) -> bool:
         until_s = self._now_s(tx, now_s) + lease_s
@@ -189,8 +188,7 @@ class SqlBatchStore:
             if num_last:
                 _count(tx, key, LineCounts(failed=num_last), TokenUsage(), now_s)
             num_suspects, num_poisoned = num_suspects + num_dead - num_last, num_poisoned + num_last
-        if math.isfinite(now_s):
-            tx.run("drop_leases", now_s=now_s)
+        tx.run("drop_leases", now_s=now_s)
         return Reaped(num_suspects, num_poisoned)
 
 
@@ -239,33 +237,8 @@ def _add_batch(
     )
     if rows:
         tx.run("notify")
-        return _batch(tx.run("find_batch_by_key", key=rows[0][0])[0])
-    return _batch(tx.run("find_batch_by_idempotency", tenant=tenant, idempotency_key=idempotency_key)[0])
-
-
-def _batch(row: Row) -> BatchRecord:
-    return BatchRecord(
-        key=row[0],
-        id=row[1],
-        tenant=row[2],
-        spec=msgspec.json.decode(row[3], type=BatchSpec),
-        status=BatchStatus(row[4]),
-        model=row[5],
-        created_s=row[6],
-        deadline_s=row[7],
-        marks=msgspec.json.decode(row[8], type=dict[str, int]),
-        errors=msgspec.json.decode(row[9], type=tuple[BatchError, ...]),
-        counts=LineCounts(*row[10:15]),
-        usage=TokenUsage(*row[15:19]),
-        idempotency_key=row[19],
-        is_tidy=bool(row[20]),
-    )
-
-
-def _job(row: Row) -> JobFacts:
-    key, batch_id, tenant, model, spec, created_s, deadline_s, num_open, suspect_deaths = row
-    decoded = msgspec.json.decode(spec, type=BatchSpec)
-    return JobFacts(key, batch_id, tenant, model, decoded, created_s, deadline_s, num_open, suspect_deaths)
+        return read_batch(tx.run("find_batch_by_key", key=rows[0][0])[0])
+    return read_batch(tx.run("find_batch_by_idempotency", tenant=tenant, idempotency_key=idempotency_key)[0])
 
 
 def _list_batches(tx: Transaction, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
@@ -275,11 +248,11 @@ def _list_batches(tx: Transaction, tenant: str, dialect: str, after: str | None,
         if not rows or rows[0][2] != tenant:
             raise NotFound(f"There is no batch {after!r} to list after.", param="after")
         key = rows[0][0]
-    return [_batch(row) for row in tx.run("list_batches", tenant=tenant, dialect=dialect, after=key, limit=limit)]
+    return [read_batch(row) for row in tx.run("list_batches", tenant=tenant, dialect=dialect, after=key, limit=limit)]
 
 
 def _change(tx: Transaction, change: BatchChange) -> bool:
-    now = _batch(tx.run("find_batch_by_key", key=change.batch_key)[0])
+    now = read_batch(tx.run("find_batch_by_key", key=change.batch_key)[0])
     if now.status not in change.sources:
         return False
     at_s = max([int(change.now_s), int(now.created_s), *now.marks.values()])

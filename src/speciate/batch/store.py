@@ -133,7 +133,7 @@ class LineReader(Protocol):
 class Recovery(Protocol):
     """For whoever owns the store alone."""
 
-    async def recover(self, max_deaths: int) -> Reaped:
+    async def recover(self, now_s: float, max_deaths: int) -> Reaped:
         """All leases end and nobody tends to anything: whoever did is dead."""
         ...
 

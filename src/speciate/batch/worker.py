@@ -8,29 +8,28 @@ only under the fence that holds the line.
 
 import asyncio
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import BinaryIO
 
-import msgspec
 from msgspec import Struct
 
 from speciate.batch.files import FileShelf
-from speciate.batch.lines import LineAnswer, answered_line, usage_of
+from speciate.batch.inputs import InputFiles
+from speciate.batch.lines import LineAnswer, answered_line, unrunnable, usage_of
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import choose, suspects_first
 from speciate.batch.pace import Pace
+from speciate.batch.provenance import provenance
 from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, TokenUsage, Want
 from speciate.batch.store import BatchStore
-from speciate.batch.validate import BatchLine, read_line
-from speciate.core.errors import SpeciateError, StoreUnavailable
+from speciate.core.errors import StoreUnavailable
 from speciate.core.ports import Clock
 from speciate.telemetry.metrics import BatchMetrics
 
 log = logging.getLogger(__name__)
 
+MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 15.0
 MIN_REFUSED_S = 0.05
 MAX_REFUSED_S = 5.0
@@ -54,6 +53,10 @@ NumRunning = Callable[[str], int | None]
 """Batch sequences that run on a model's replica; None where it is not known."""
 
 
+Place = tuple[int, int, int]
+"""Batch, index and fence: a line may be claimed again here while its first run is still about."""
+
+
 class _Leased(Struct):
     claim: Claim
     job: JobFacts
@@ -68,6 +71,7 @@ class Worker:
         shelf: FileShelf,
         run_line: RunLine,
         num_running: NumRunning,
+        serves: Callable[[str], bool],
         options: BatchOptions,
         clock: Clock,
         metrics: BatchMetrics,
@@ -76,9 +80,9 @@ class Worker:
         owns_store: bool,
     ) -> None:
         self._store = store
-        self._shelf = shelf
         self._run_line = run_line
         self._num_running = num_running
+        self._serves = serves
         self._options = options
         self._clock = clock
         self._metrics = metrics
@@ -87,10 +91,10 @@ class Worker:
         self._inbox: asyncio.Queue[_Leased] = asyncio.Queue()
         self._outbox: list[LineResult] = []
         self._returns: list[tuple[Claim, bool]] = []
-        self._held: dict[tuple[int, int], _Leased] = {}
-        self._scopes: dict[tuple[int, int], asyncio.Timeout] = {}
+        self._held: dict[Place, _Leased] = {}
+        self._scopes: dict[Place, asyncio.Timeout] = {}
         self._in_flight: Counter[int] = Counter()
-        self._inputs: dict[str, BinaryIO] = {}
+        self._inputs = InputFiles(shelf)
         self._served: dict[str, float] = {}
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -118,21 +122,26 @@ class Worker:
             await self._store.give_back([held.claim for held in self._held.values()], counts_as_attempt=False)
         except StoreUnavailable as error:
             log.warning("lines could not be given back: %s; their lease ends by itself", error)
-        for file in self._inputs.values():
-            file.close()
+        self._inputs.close()
 
     # ---- claiming --------------------------------------------------------------------------------------------------
 
     async def _claim_loop(self) -> None:
         while True:
-            jobs = await self._store.jobs()
-            self._forget_inputs(jobs)
-            self._metrics.queued(len(jobs), sum(job.num_open for job in jobs))
+            await self._until_rested()
+            every = await self._store.jobs()
+            self._forget_inputs(every)
+            self._metrics.queued(len(every), sum(job.num_open for job in every))
+            jobs = [job for job in every if self._can_run(job)]
             suspects = suspects_first(jobs)
             if suspects is not None:
                 await self._run_suspects(suspects, jobs)
             elif not await self._claim_some(jobs):
                 await self._pause(self._has_work, self._options.poll_s)
+
+    def _can_run(self, job: JobFacts) -> bool:
+        """A job whose model is not here waits. In Anthropic's dialect each line has its own, and its own error."""
+        return job.spec.dialect == "anthropic" or self._serves(job.model)
 
     async def _claim_some(self, jobs: list[JobFacts]) -> bool:
         """False when nothing waits."""
@@ -145,16 +154,20 @@ class Worker:
     async def _room(self, jobs: list[JobFacts]) -> int:
         """How many lines may be claimed now; waits until that is worth a transaction."""
         while True:
-            rest_s = self._rest_until_s - time.monotonic()
-            if rest_s > 0:
-                await asyncio.sleep(rest_s)
+            await self._until_rested()
             allowed, flying = self._allowed(jobs), len(self._held)
             if flying == 0 or allowed - flying >= allowed // 4:
                 return max(0, allowed - flying)
             await self._pause(self._has_room, self._options.poll_s)
 
+    async def _until_rested(self) -> None:
+        rest_s = self._rest_until_s - time.monotonic()
+        if rest_s > 0:
+            await asyncio.sleep(rest_s)
+
     def _allowed(self, jobs: list[JobFacts]) -> int:
-        running = [self._num_running(model) for model in {job.model for job in jobs}]
+        models = {job.model for job in jobs if self._serves(job.model)}
+        running = [self._num_running(model) for model in models]
         if None in running:
             return self._options.credit.most
         return self._options.credit.allowed(sum(r for r in running if r is not None))
@@ -174,11 +187,11 @@ class Worker:
         claims = await self._store.claim(self._name, wants, self._clock.now_s(), self._options.lease_s)
         for claim in claims:
             leased = _Leased(claim, of_key[claim.batch_key])
-            self._held[claim.batch_key, claim.index] = leased
+            self._held[_place(claim)] = leased
             self._in_flight[claim.batch_key] += 1
             self._served[leased.job.tenant] = self._served.get(leased.job.tenant, 0.0) + 1.0
         for claim in claims:  # a line takes a millisecond to read: between two of them the event loop is everybody's
-            self._inbox.put_nowait(self._held[claim.batch_key, claim.index])
+            self._inbox.put_nowait(self._held[_place(claim)])
             await asyncio.sleep(0)
         return claims
 
@@ -197,13 +210,13 @@ class Worker:
             leased = await self._inbox.get()
             try:
                 await self._run(leased)
-            except SpeciateError as error:
-                log.warning("line %d of %s was given back: %s", leased.claim.index, leased.job.id, error)
-                self._return(leased, counts_as_attempt=True)
+            except Exception:  # the boundary of a line: whatever is wrong with it, it must not stay leased for ever
+                log.exception("line %d of %s could not be run", leased.claim.index, leased.job.id)
+                self._give_up(leased)
 
     async def _run(self, leased: _Leased) -> None:
         claim, job, started_s = leased.claim, leased.job, time.monotonic()
-        line = self._read(claim, job)
+        line = self._inputs.read(job.spec.input_file_id, claim)
         left_s = job.deadline_s - self._clock.now_s()
         if left_s <= 0:
             self._return(leased, counts_as_attempt=False)
@@ -213,7 +226,7 @@ class Worker:
             leased, LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
         )
         if answer is None:
-            self._let_go([(claim.batch_key, claim.index)])
+            self._let_go([_place(claim)])
             self._has_room.set()
         elif answer.is_refusal:
             self._rest(answer.retry_after_s)
@@ -222,11 +235,19 @@ class Worker:
             self._metrics.retried(job.model)
             self._return(leased, counts_as_attempt=True)
         else:
-            self._keep(leased, line, answer, time.monotonic() - started_s)
+            self._keep(leased, line.custom_id, answer, time.monotonic() - started_s)
+
+    def _give_up(self, leased: _Leased) -> None:
+        """It runs again, until its attempts are used up."""
+        claim, job = leased.claim, leased.job
+        if claim.attempt < self._options.max_attempts:
+            self._return(leased, counts_as_attempt=True)
+        else:
+            self._keep(leased, "", unrunnable(job.spec.dialect, f"{job.id}-{claim.index}"), 0.0)
 
     async def _answer(self, leased: _Leased, job: LineJob) -> LineAnswer | None:
         """None when the line's batch ended meanwhile: nobody waits for it, and its work stops."""
-        place = (leased.claim.batch_key, leased.claim.index)
+        place = _place(leased.claim)
         try:
             async with asyncio.timeout(None) as scope:
                 self._scopes[place] = scope
@@ -236,7 +257,7 @@ class Worker:
                 raise
             return None
         finally:
-            del self._scopes[place]
+            self._scopes.pop(place, None)
 
     async def _abandon_loop(self) -> None:
         """Lines of batches that are over (cancelled and past their grace, expired, removed) stop."""
@@ -249,17 +270,11 @@ class Worker:
 
     def _abandon(self, batch_key: int) -> None:
         now_s = asyncio.get_running_loop().time()
-        for (key, _), scope in self._scopes.items():
+        for (key, _, _), scope in self._scopes.items():
             if key == batch_key and not scope.expired():
                 scope.reschedule(now_s)
 
-    def _read(self, claim: Claim, job: JobFacts) -> BatchLine:
-        file = self._inputs.get(job.spec.input_file_id)
-        if file is None:
-            file = self._inputs[job.spec.input_file_id] = self._shelf.open(job.spec.input_file_id)
-        return read_line(os.pread(file.fileno(), claim.num_bytes, claim.start))
-
-    def _keep(self, leased: _Leased, line: BatchLine, answer: LineAnswer, took_s: float) -> None:
+    def _keep(self, leased: _Leased, custom_id: str, answer: LineAnswer, took_s: float) -> None:
         claim, job = leased.claim, leased.job
         self._outbox.append(
             LineResult(
@@ -267,8 +282,8 @@ class Worker:
                 index=claim.index,
                 fence=claim.fence,
                 is_success=answer.is_success,
-                line=answered_line(job.spec.dialect, job.id, claim.index, line.custom_id, answer),
-                provenance=_provenance(leased, line, answer, self._name, took_s),
+                line=answered_line(job.spec.dialect, job.id, claim.index, custom_id, answer),
+                provenance=provenance(claim, custom_id, answer, self._name, took_s),
                 usage=usage_of(answer.body) if answer.is_success else TokenUsage(),
             )
         )
@@ -297,13 +312,13 @@ class Worker:
             taken = await self._store.finish(results, self._clock.now_s())
             del self._outbox[: len(results)]
             self._count(results, taken)
-            self._let_go((r.batch_key, r.index) for r in results)
+            self._let_go(_place(result) for result in results)
         for counts in (False, True):
             claims = [claim for claim, counted in returns if counted is counts]
             if claims:
                 await self._store.give_back(claims, counts_as_attempt=counts)
         del self._returns[: len(returns)]
-        self._let_go((claim.batch_key, claim.index) for claim, _ in returns)
+        self._let_go(_place(claim) for claim, _ in returns)
         self._has_room.set()
 
     def _count(self, results: list[LineResult], taken: list[bool]) -> None:
@@ -314,7 +329,7 @@ class Worker:
             self._metrics.published(leased.job.model, num_good, num - num_good)
         self.pace.add(len(kept), time.monotonic())
 
-    def _let_go(self, lines: Iterable[tuple[int, int]]) -> None:
+    def _let_go(self, lines: Iterable[Place]) -> None:
         for line in lines:
             if self._held.pop(line, None) is not None:
                 self._in_flight[line[0]] -= 1
@@ -341,8 +356,9 @@ class Worker:
 
     async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run a loop again when the store was away, ever more slowly; a bug ends nothing but its own round."""
-        backoff_s = 0.1
+        backoff_s = MIN_BACKOFF_S
         while True:
+            started_s = time.monotonic()
             try:
                 await loop()
             except StoreUnavailable as error:
@@ -350,8 +366,10 @@ class Worker:
                 log.warning("the batch store is away: %s", error)
             except Exception:  # the boundary of a task: batch work goes on, and the log says what happened
                 log.exception("the batch worker hit a bug in %s", loop.__name__)
-            self._has_output.set()
+            if time.monotonic() - started_s > MAX_BACKOFF_S:
+                backoff_s = MIN_BACKOFF_S
             await asyncio.sleep(backoff_s)
+            self._has_output.set()
             backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
 
     async def _pause(self, event: asyncio.Event, most_s: float) -> None:
@@ -364,38 +382,9 @@ class Worker:
             event.clear()
 
     def _forget_inputs(self, jobs: list[JobFacts]) -> None:
-        used = {job.spec.input_file_id for job in jobs} | {h.job.spec.input_file_id for h in self._held.values()}
-        for file_id in [f for f in self._inputs if f not in used]:
-            self._inputs.pop(file_id).close()
+        held = {leased.job.spec.input_file_id for leased in self._held.values()}
+        self._inputs.keep_only({job.spec.input_file_id for job in jobs} | held)
 
 
-class _Provenance(Struct, frozen=True):
-    """Where and how a line ran. Null is what is not known here."""
-
-    index: int
-    custom_id: str
-    attempt: int
-    deaths: int
-    worker: str
-    replica: str | None
-    market: str | None
-    seconds: float
-    finished_at: int
-    price_usd: float | None = None
-    energy_j: float | None = None
-
-
-def _provenance(leased: _Leased, line: BatchLine, answer: LineAnswer, worker: str, took_s: float) -> str:
-    claim = leased.claim
-    row = _Provenance(
-        index=claim.index,
-        custom_id=line.custom_id,
-        attempt=claim.attempt,
-        deaths=claim.deaths,
-        worker=worker,
-        replica=answer.replica,
-        market=answer.market,
-        seconds=round(took_s, 4),
-        finished_at=int(time.time()),
-    )
-    return msgspec.json.encode(row).decode()
+def _place(line: Claim | LineResult) -> Place:
+    return line.batch_key, line.index, line.fence
