@@ -273,6 +273,7 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     """Move a waiting sequence to the next slower tier, once, with a promise of that tier."""
     options, arrival_s = state.options, seq.work.arrival_s
     state.waiting[seq.tier].remove(seq)
+    state.realtime.pop(seq.seq_id, None)
     seq.was_relegated = True
     if seq.tier is REALTIME:
         seq.tier = INTERACTIVE
