@@ -9,7 +9,7 @@ from speciate.bench.cells import Job
 from speciate.bench.families import has_admission, scheduler_name
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.step_calibration import A100_LLAMA3_8B
-from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.scheduling.options import Reservation, TokenSchedulerOptions
 from speciate.sim.faults import Faults
 from speciate.sim.policies import seats
 from speciate.sim.report import SimReport
@@ -43,13 +43,17 @@ SEGMENTS = {
 }
 
 
+OPTIONS = TokenSchedulerOptions(prefix_cache=False, expected=Reservation(ttft_s=0.1))
+"""Defaults: prompts do not begin alike, and the real-time promise is known, as it is from the settings."""
+
+
 def run_job(job: Job) -> SimReport:
     policy = scheduler_name(job.policy)
     setting = Setting(
         policy=job.policy,
         calibration=A100_LLAMA3_8B,
         segments=SEGMENTS,
-        seats=lambda: seats(policy, A100_LLAMA3_8B, TokenSchedulerOptions(prefix_cache=False)),
+        seats=lambda: seats(policy, A100_LLAMA3_8B, OPTIONS),
         window_s=job.window_s,
         drain_s=0.0,
         limits=AdmissionOptions() if has_admission(job.policy) else None,

@@ -64,6 +64,9 @@ log = logging.getLogger(__name__)
 POCKET_FOLDERS = {"pocket": TEXT_DIR, "pocket-delivery": TEXT_ADAPTER_DIR}
 """Paths that stand for models in the package."""
 
+WARM_TOKENS = 128
+"""Sizes of steps that are tried while loading: those that real-time work meets."""
+
 BACKLOG = 4096
 """Connections that may wait to be accepted; those that come while models load wait here too."""
 
@@ -187,7 +190,7 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     replicas = {
         m.settings.name: Replica(
             m.engine,
-            TokenScheduler(m.engine.shape, settings.scheduler),
+            TokenScheduler(m.engine.shape, settings.scheduler_of(m.settings.name, *m.settings.aliases)),
             m.text.tokenizer,
             device,
             clock,
@@ -301,6 +304,7 @@ def api_options(settings: Settings) -> ApiOptions:
         max_body_bytes=round(server.max_body_mib * 2**20),
         heartbeat_s=server.heartbeat_s,
         write_stall_s=server.write_stall_s,
+        cors_origins=server.cors_origins,
     )
 
 
@@ -344,6 +348,7 @@ def _engine_options(settings: ModelSettings) -> OpenVinoOptions:
         max_context_tokens=settings.max_context_tokens,
         adapters=tuple(AdapterFolder(a.name, _adapter_path(a.path)) for a in settings.adapters),
         model_name=settings.name,
+        warm_tokens=WARM_TOKENS,
     )
 
 

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
-from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.scheduling.options import Reservation, TokenSchedulerOptions
 from speciate.telemetry.export import OtelOptions
 
 API_KEYS_VARIABLE = "SPECIATE_API_KEYS"
@@ -45,6 +45,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A client that reads nothing for this long is gone."""
     drain_s: float = 10.0
     """On shutdown, how long running requests may go on."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser; `*` is any."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -155,6 +157,13 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     admission: AdmissionOptions = AdmissionOptions()
     batch: BatchSettings = BatchSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    def scheduler_of(self, *names: str) -> TokenSchedulerOptions:
+        """What a model's scheduler is told: reservations under its names, and what real-time work is promised here."""
+        ttft_s = self.segment_table()[Tier.REALTIME].slo.ttft_s
+        expected = None if ttft_s is None else Reservation(ttft_s=ttft_s)
+        own = tuple(row for row in self.scheduler.reservations if row.model is None or row.model in names)
+        return msgspec.structs.replace(self.scheduler, reservations=own, expected=self.scheduler.expected or expected)
 
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""

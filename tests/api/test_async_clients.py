@@ -61,4 +61,5 @@ async def test_anthropics_asynchronous_client(server):
         counted = await client.messages.count_tokens(model="fake", messages=_user("say one"))
     assert message.content[0].text == "one"
     assert text == "0 1 2 3 4 5 6 7 8"
-    assert counted.input_tokens == message.usage.input_tokens
+    usage = message.usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens

@@ -5,11 +5,12 @@ import json
 import math
 import socket
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import httpx2
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
@@ -165,6 +166,46 @@ def test_anything_nested_deeply_anywhere(http, path):
         tool = b'[{"type":"function","name":"f","function":{"name":"f","parameters":%b},"parameters":%b}]'
         post(http, path, good + b', "tools": ' + tool % (schema, schema) + b', "tool_choice": "required"}')
         post(http, path, good + b', "structured_outputs": {"json": ' + schema + b"}}")
+
+
+VALUES = st.one_of(
+    st.text(max_size=8).map(lambda text: text.encode("utf-8", "replace")),
+    st.sampled_from([b"", b"nan", b"-1", b"1e999", b"1_0", "²".encode(), "٣".encode(), b"9" * 5000, b"true", b"\xff"]),
+)
+
+
+@MANY
+@given(
+    place=st.sampled_from(["", "/input_items", "/nothing", "/%00", "/..%2f.."]),
+    query=st.dictionaries(
+        st.sampled_from(["limit", "after", "order", "stream", "starting_after", "include", "zzz"]), VALUES, max_size=3
+    ),
+)
+@example(place="/input_items", query={"limit": "²".encode()})
+@example(place="/input_items", query={"limit": b"9" * 5000})
+@example(place="", query={"stream": b"true", "starting_after": b"9" * 5000})
+def test_queries(server, http, place, query):
+    made = http.post("/v1/responses", json={"model": "fake", "input": "hi", "max_output_tokens": 2}).json()
+    url = f"/v1/responses/{made['id']}{place}?" + "&".join(f"{k}={quote_from_bytes(v)}" for k, v in query.items())
+    answer = http.get(url)
+    assert answer.status_code in (200, 400, 404), answer.text
+    http.delete(f"/v1/responses/{made['id']}")
+
+
+HEADERS = (
+    "x-speciate-deadline-ms", "x-speciate-allow-downgrade", "x-stainless-read-timeout", "x-gateway-inference-objective",
+    "x-client-request-id", "x-request-id", "traceparent", "authorization", "x-api-key", "accept", "content-type",
+)  # fmt: skip
+FIELD = VALUES.map(lambda value: bytes(byte for byte in value if byte >= 0x20 and byte != 0x7F).strip())
+
+
+@MANY
+@given(sent=st.dictionaries(st.sampled_from(HEADERS), FIELD, max_size=3))
+def test_headers(server, http, sent):
+    body = json.dumps(BODIES["/v1/chat/completions"][1]).encode()
+    answer = http.post("/v1/chat/completions", content=body, headers=[(k.encode(), v) for k, v in sent.items()])
+    assert answer.status_code in (200, 400, 429, 504), answer.text
+    assert answer.headers["x-request-id"].isascii()
 
 
 BREAKS = [

@@ -10,7 +10,7 @@ from math import ceil
 from msgspec import Struct
 
 from speciate.core.admission import Admitted, Refused, Verdict
-from speciate.core.replica import ReplicaLoad
+from speciate.core.replica import ReplicaLoad, ReservedShare
 from speciate.core.segment import TIER_RANK, Segment, Tier
 
 MIN_RETRY_S = 1.0
@@ -57,6 +57,7 @@ class Demand(Struct, frozen=True):
     deadline_s: float | None = None
     """Absolute, on the replica's clock."""
     may_downgrade: bool = False
+    tenant: str = "default"
 
     @property
     def new_tokens(self) -> int:
@@ -100,20 +101,29 @@ def _full_queue(tier: Tier, demand: Demand, load: ReplicaLoad, limits: QueueLimi
 
 
 def _too_much_demand(tier: Tier, demand: Demand, load: ReplicaLoad, limits: AdmissionOptions) -> Refused | None:
-    """Running promises of this tier and faster ones, plus its own, must leave phi of the device free."""
+    """Running promises of this tier and faster ones, plus its own, must leave phi of the device free, and what others
+    reserved. Interactive work is held to it only where somebody reserved. A reservation's owner has its own part."""
     tpot_s = demand.segment.slo.tpot_s
-    if tier is not Tier.REALTIME or tpot_s is None:
+    if tier is Tier.BATCH or tpot_s is None or (tier is Tier.INTERACTIVE and not load.reserved):
         return None
     promised = sum(load.tiers[t].demand for t in Tier if TIER_RANK[t] <= TIER_RANK[tier])
     own = demand.num_sequences * load.decode_token_s / tpot_s
-    if load.margin * (promised + own) <= 1.0 - limits.phi:
+    if any(_owns(tier, demand, r) and load.margin * (r.used + own) <= r.share for r in load.reserved):
+        return None
+    kept = sum(max(0.0, r.share - load.margin * r.used) for r in load.reserved if not _owns(tier, demand, r))
+    most = max(0.0, 1.0 - limits.phi - kept)
+    if load.margin * (promised + own) <= most:
         return None
     what = (
-        f"running {tier} work has {promised:.0%} of the device, this needs {own:.0%} more, at most "
-        f"{1.0 - limits.phi:.0%} is given (times a safety margin of {load.margin:.2f})"
+        f"running {tier} work has {promised:.0%} of the device, this needs {own:.0%} more, at most {most:.0%} is given "
+        f"(times a safety margin of {load.margin:.2f})"
     )
     running = load.tiers[tier]
     return _refused(what, demand.max_tokens * tpot_s / max(1, running.num_running))
+
+
+def _owns(tier: Tier, demand: Demand, reserved: ReservedShare) -> bool:
+    return tier is Tier.REALTIME and reserved.tenant in (None, demand.tenant)
 
 
 def _late_first_token(tier: Tier, demand: Demand, load: ReplicaLoad, limits: AdmissionOptions) -> Refused | None:

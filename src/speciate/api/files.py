@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from speciate.api.call import BytesReply, Call, Reply, Services
 from speciate.api.files_upload import UploadForm, read_upload
+from speciate.api.whole_number import whole_number
 from speciate.batch.jobs import BatchJobs, RunningFile
 from speciate.batch.publish import PURPOSES
 from speciate.batch.records import FileQuery, FileRecord
@@ -169,7 +170,8 @@ def expiry_s(form: UploadForm) -> int | None:
         return None
     if anchor != "created_at":
         raise InvalidRequest(f"expires_after[anchor] is {anchor!r}; it takes created_at.", param="expires_after")
-    return checked_expiry_s(int(seconds) if seconds and seconds.isdigit() else -1, "expires_after")
+    given = whole_number(seconds or "")
+    return checked_expiry_s(-1 if given is None else given, "expires_after")
 
 
 def checked_expiry_s(seconds: int, param: str) -> int:
@@ -181,9 +183,10 @@ def checked_expiry_s(seconds: int, param: str) -> int:
 def limit_of(query: dict[str, list[str]], default: int, most: int) -> int:
     """Raises InvalidRequest."""
     given = query.get("limit", [str(default)])[-1]
-    if not given.isdigit() or not 1 <= int(given) <= most:
+    limit = whole_number(given)
+    if limit is None or not 1 <= limit <= most:
         raise InvalidRequest(f"limit is {given!r}; it takes 1 to {most}.", param="limit")
-    return int(given)
+    return limit
 
 
 def _purpose(form: UploadForm) -> str:

@@ -15,6 +15,7 @@ from speciate.api.responses_run import ResponseRun
 from speciate.api.responses_store import ResponseStore
 from speciate.api.sse import EventStream
 from speciate.api.turn import open_turn
+from speciate.api.whole_number import whole_number
 from speciate.core.errors import InvalidRequest, Overloaded, SpeciateError
 from speciate.core.segment import Slo, Tier
 
@@ -184,6 +185,7 @@ def _page(items: list[Item], query: dict[str, list[str]]) -> dict[str, object]:
 
 def _limit(query: dict[str, list[str]]) -> int:
     given = query.get("limit", ["20"])[-1]
-    if not given.isdigit() or not 1 <= int(given) <= 100:
+    limit = whole_number(given)
+    if limit is None or not 1 <= limit <= 100:
         raise InvalidRequest(f"limit is {given!r}; it takes 1 to 100.", param="limit")
-    return int(given)
+    return limit

@@ -32,9 +32,9 @@ _STYLE: Any = {
 def draw(outcomes: Sequence[Outcome], reports: Mapping[str, TierReport], title: str) -> Figure:
     """Four panels: first-token times as they came, their distribution, throughput over time, promises kept."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(12, 7.2), layout="constrained")
+        figure = Figure(figsize=(12, 7.2))
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, hspace=0.06)
         figure.suptitle(title, fontsize=13, fontweight="bold", x=0.006, ha="left")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.06)  # type: ignore[union-attr]
         panels = figure.subplots(2, 2)
         _scatter(panels[0][0], outcomes, reports)
         _distribution(panels[0][1], outcomes, reports)
@@ -155,7 +155,8 @@ def _page(svg: str, reports: Mapping[str, TierReport], facts: Mapping[str, str])
 def _row(name: str, row: TierReport) -> str:
     verdict = "kept" if row.attainment >= row.promised_share else "missed"
     cells = (
-        name, str(row.offered), promise_text(row.promise), f"{row.promised_share:.0%}", f"{row.attainment:.1%}",
+        name, str(row.offered), promise_text(row.promise), str(sum(row.errors.values())),
+        f"{row.promised_share:.0%}", f"{row.attainment:.1%}",
         f"{_ms(row.ttft_p50_s)} / {_ms(row.ttft_p99_s)}", f"{_ms(row.tpot_p50_s)} / {_ms(row.tpot_p99_s)}",
         f"{row.tokens_per_s:,.0f}", f"{row.accuracy:.1%}",
     )  # fmt: skip
@@ -172,14 +173,15 @@ _PAGE = """<!doctype html>
 :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;
 color:#222;background:#fff}h1{font-size:1.5rem;margin:0 0 1rem}table{border-collapse:collapse;width:100%;margin:1rem 0}
 th,td{padding:.45rem .6rem;text-align:right;border-bottom:1px solid #e6e6e6;font-variant-numeric:tabular-nums}
+td{white-space:nowrap}
 th:first-child,td:first-child,th:nth-child(3),td:nth-child(3){text-align:left}th{font-weight:600;color:#555}
-tr.kept td:nth-child(5){color:#1b7f3b;font-weight:600}tr.missed td:nth-child(5){color:#b3261e;font-weight:600}
+tr.kept td:nth-child(6){color:#1b7f3b;font-weight:600}tr.missed td:nth-child(6){color:#b3261e;font-weight:600}
 svg{width:100%;height:auto}dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;color:#555}dd{margin:0}
 .scroll{overflow-x:auto}</style></head><body>
 <h1>Speciate: one process, three promises</h1>
-<div class="scroll"><table><thead><tr><th>tier</th><th>offered</th><th>promise</th><th>share promised</th>
-<th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th><th>tokens/s</th><th>answers right</th></tr>
-</thead><tbody>{{rows}}</tbody></table></div>
+<div class="scroll"><table><thead><tr><th>tier</th><th>offered</th><th>promise</th><th>refused, failed</th>
+<th>share promised</th><th>share kept</th><th>TTFT p50 / p99, ms</th><th>TPOT p50 / p99, ms</th>
+<th>tokens/s</th><th>answers right</th></tr></thead><tbody>{{rows}}</tbody></table></div>
 {{svg}}
 <dl>{{facts}}</dl></body></html>
 """

@@ -24,8 +24,9 @@ from speciate.core.segment import Segment, Tier
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.replica import Replica
-from speciate.sim.report import SimReport, Tally, Track, make_track
+from speciate.sim.report import SimReport, tier_figures
 from speciate.sim.simulation import served_segment
+from speciate.sim.track import Tally, Track, make_track
 from speciate.sim.workload import SimRequest
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics
 
@@ -171,7 +172,7 @@ class _Run:
             seed=self._setting.seed,
             window_s=self._setting.window_s,
             ended_s=ended_s,
-            tiers={tier: tally.figures() for tier, tally in self._tallies.items()},
+            tiers={tier: tier_figures(tally) for tier, tally in self._tallies.items()},
             num_requests=self._totals.num_requests,
             num_steps=len(records),
             num_events=len(records),

@@ -22,7 +22,7 @@ from speciate.core.scheduler import StepScheduler
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.step_calibration import StepCalibration, StepWork
 from speciate.costs.step_fit import FitError, MeasuredStep, errors_by_kind
-from speciate.scheduling.options import TokenSchedulerOptions
+from speciate.scheduling.options import Reservation, TokenSchedulerOptions
 from speciate.sim.faults import Faults
 from speciate.sim.policies import POLICIES, prior_of, seats
 from speciate.sim.report import SimReport
@@ -138,7 +138,8 @@ class TiersBench(Struct, frozen=True):
 
     def _options(self) -> TokenSchedulerOptions:
         """Defaults, but for the prefix cache: no two prompts begin alike."""
-        return TokenSchedulerOptions(prefix_cache=False)
+        ttft_s = self.segments[Tier.REALTIME].slo.ttft_s or 0.1
+        return TokenSchedulerOptions(prefix_cache=False, expected=Reservation(ttft_s=ttft_s, prompt_tokens=32))
 
     def requests(self, job: Job) -> Iterator[SimRequest]:
         """Drawn by seed: equal for all policies and both sides."""

@@ -107,7 +107,7 @@ def _setting(
     policy: str,
     seed: int,
 ) -> Setting:
-    options = msgspec.structs.replace(settings.scheduler, prefix_cache=_has_prefixes(given))
+    options = msgspec.structs.replace(settings.scheduler_of(), prefix_cache=_has_prefixes(given))
     has_admission = policy.startswith("speciate") and not given.no_admission
     return Setting(
         policy=policy,

@@ -15,7 +15,18 @@ class TierLoad(Struct, frozen=True):
     backlog_s: float = 0.0
     """Predicted step-seconds until the prompts that wait in this tier are computed."""
     demand: float = 0.0
-    """Share of the device, 0..1, that the running sequences of this tier need to keep their promised pace."""
+    """Share of the device, 0..1, that the running sequences of this tier need to keep their promised pace; of real-time
+    work also those that wait."""
+
+
+class ReservedShare(Struct, frozen=True):
+    """Real-time capacity kept for an owner, and how much of it is in use."""
+
+    tenant: str | None
+    """None: whoever asks this replica for real-time work."""
+    share: float
+    """Of the device, 0..1."""
+    used: float
 
 
 class ReplicaLoad(Struct, frozen=True):
@@ -42,3 +53,4 @@ class ReplicaLoad(Struct, frozen=True):
     num_evictions: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
+    reserved: tuple[ReservedShare, ...] = ()

@@ -149,6 +149,7 @@ class Gateway:
             max_tokens=request.stopping.max_tokens,
             deadline_s=request.deadline_s,
             may_downgrade=request.may_downgrade,
+            tenant=request.tenant,
         )
         load = replica.load()
         verdict = admit(demand, load, self._limits, self._clock.now_s())

@@ -29,8 +29,10 @@ PATIENT_S = 1.0
 RELEGATED_TTFTS = 10.0
 """An interactive prompt that was relegated is due this many TTFTs after it should have begun."""
 
-SPARED_BASES = 3.0
+SPARED_BASES = 1.5
 """A step for batch work lasts at least so many times what an empty one takes: shorter ones would waste the device."""
+SPARED_SHARE = 0.75
+"""But no longer than this share of a step with all batch decodes: shorter ones teach what an empty one takes."""
 EVEN_SHARE = 0.87
 """Even gaps may cost so much of a TPOT: on a steady machine p99 gaps then keep to TPOT for 2 % of the batch rate (A100
 simulation, 3 % noise); on one with 15 % noise they would cost 17 %, and the buffer has to do."""
@@ -271,6 +273,7 @@ def relegate(state: TokenState, draft: Draft, seq: Sequence) -> None:
     """Move a waiting sequence to the next slower tier, once, with a promise of that tier."""
     options, arrival_s = state.options, seq.work.arrival_s
     state.waiting[seq.tier].remove(seq)
+    state.realtime.pop(seq.seq_id, None)
     seq.was_relegated = True
     if seq.tier is REALTIME:
         seq.tier = INTERACTIVE
@@ -292,7 +295,9 @@ def spare_arrivals(state: TokenState, draft: Draft) -> None:
     guard = state.guards[INTERACTIVE]
     if guard.is_armed(draft.now_s):
         own_s = draft.costs.base_s + draft.costs.chunk_s(guard.prompt_tokens, 0)
-        spared_s = max(SPARED_BASES * draft.costs.base_s, state.options.batch_delay * own_s)
+        _, batch_s = _decodes(draft, state.residents.decoding[BATCH].values())
+        least_s = min(SPARED_BASES * draft.costs.base_s, SPARED_SHARE * (draft.used_s + batch_s))
+        spared_s = max(least_s, state.options.batch_delay * own_s)
         draft.limit_s = max(draft.used_s, min(draft.limit_s, spared_s))
 
 

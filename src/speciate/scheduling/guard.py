@@ -17,6 +17,9 @@ MAX_ARM_S = 600.0
 MIN_SHARE = 0.25
 """The guard of a tier whose own prompts take most of its TTFT never falls below this share of it (see `soft_s`)."""
 
+NOTHING_ASSUMED = (inf, 0)
+"""(TTFT, prompt tokens)."""
+
 
 class ArrivalGuard:
     """One tier's recent arrivals: when, how long their prompts, how short their promise."""
@@ -27,6 +30,8 @@ class ArrivalGuard:
         self._last_s = -inf
         self._gaps: deque[float] = deque(maxlen=WINDOW)
         self._reserved: tuple[float, int] | None = None
+        self._expected: tuple[float, int] | None = None
+        self._expected_until_s = -inf
         self._num_ttfts = 0
         self._least_ttfts: deque[tuple[int, float]] = deque()
         """(number, TTFT) of arrivals of the window with none shorter after them."""
@@ -36,8 +41,14 @@ class ArrivalGuard:
         self._sorted_prompts: list[int] = []
 
     def reserve(self, ttft_s: float, prompt_tokens: int) -> None:
-        """Stay armed for such requests even if none comes."""
-        self._reserved = (ttft_s, prompt_tokens)
+        """Stay armed for such requests even if none comes; of several the strictest of each counts."""
+        others_s, others = self._reserved or (inf, 0)
+        self._reserved = (min(ttft_s, others_s), max(prompt_tokens, others))
+        self._set_ttft()
+
+    def expect(self, ttft_s: float, prompt_tokens: int, until_s: float) -> None:
+        """Be armed for such requests until then, or until the first one came and speaks for itself."""
+        self._expected, self._expected_until_s = (ttft_s, prompt_tokens), until_s
         self._set_ttft()
 
     def observe_arrival(self, ttft_s: float, now_s: float) -> None:
@@ -45,6 +56,7 @@ class ArrivalGuard:
             self._gaps.append(max(0.0, now_s - self._last_s))
             self._window_s = max(self._arm_s, min(MAX_ARM_S, GAP_FACTOR * max(self._gaps)))
         self._last_s = now_s
+        self._expected = None
         if ttft_s < inf:
             self._observe_ttft(ttft_s)
 
@@ -56,7 +68,9 @@ class ArrivalGuard:
             del self._sorted_prompts[bisect_left(self._sorted_prompts, self._prompts.popleft())]
 
     def is_armed(self, now_s: float) -> bool:
-        return self._reserved is not None or (self._arm_s > 0 and now_s - self._last_s <= self._window_s)
+        if self._reserved is not None or (self._expected is not None and now_s < self._expected_until_s):
+            return True
+        return self._arm_s > 0 and now_s - self._last_s <= self._window_s
 
     def _observe_ttft(self, ttft_s: float) -> None:
         least = self._least_ttfts
@@ -70,15 +84,19 @@ class ArrivalGuard:
 
     def _set_ttft(self) -> None:
         seen_s = self._least_ttfts[0][1] if self._least_ttfts else inf
-        self.ttft_s = min(seen_s, self._reserved[0]) if self._reserved else seen_s
+        self.ttft_s = min(seen_s, self._assumed[0])
 
     @property
     def prompt_tokens(self) -> int:
         """p95 of what the tier's prompts had to compute."""
-        reserved = self._reserved[1] if self._reserved else 0
+        reserved = self._assumed[1]
         if not self._sorted_prompts:
             return reserved
         return max(reserved, self._sorted_prompts[ceil(len(self._sorted_prompts) * QUANTILE) - 1])
+
+    @property
+    def _assumed(self) -> tuple[float, int]:
+        return self._reserved or self._expected or NOTHING_ASSUMED
 
     def bound_s(self, own_step_s: float) -> float:
         """Longest step, if the next arrival needs a step of `own_step_s` after it; may be negative."""

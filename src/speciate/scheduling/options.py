@@ -18,10 +18,20 @@ class StepTimePrior(Struct, frozen=True):
 
 
 class Reservation(Struct, frozen=True):
-    """Keeps the arrival guard up even when no real-time request was seen lately."""
+    """Real-time capacity that is kept for somebody: such a request may come at any time, and is in time.
 
-    ttft_s: float
-    prompt_tokens: int
+    What is not used is lent to batch work; it is back within one step, because no step is longer than the guard allows.
+    """
+
+    ttft_s: float = 0.1
+    prompt_tokens: int = 256
+    """Longest prompt that is to begin in time beside everything that must run."""
+    step_share: float = 0.0
+    """Share 0..1 of the device that admission keeps for the owner's token rates; 0 keeps only the guard up."""
+    tenant: str | None = None
+    """The owner; null: whoever asks the model for real-time work."""
+    model: str | None = None
+    """A served model; null: all of them."""
 
 
 class TokenSchedulerOptions(Struct, frozen=True):
@@ -32,7 +42,10 @@ class TokenSchedulerOptions(Struct, frozen=True):
     """No step is planned longer, whatever the slack: it is also how long a cancellation waits."""
     arm_s: float = 30.0
     """How long after the last real-time or interactive arrival the next one is still expected; 0: no arrival guard."""
-    reservation: Reservation | None = None
+    reservations: tuple[Reservation, ...] = ()
+    expected: Reservation | None = None
+    """Real-time work that may come right after the start: the guard is up for `start_arm_s` after the first request."""
+    start_arm_s: float = 10.0
     guard_epsilon_s: float = 0.002
     """What a request spends outside the steps: tokenising, sampling, sending."""
     min_chunk_tokens: int = 32

@@ -2,8 +2,10 @@
 
 from math import inf
 
-from speciate.core.replica import ReplicaLoad, TierLoad
+from speciate.core.replica import ReplicaLoad, ReservedShare, TierLoad
 from speciate.core.segment import Tier
+from speciate.scheduling.options import Reservation
+from speciate.scheduling.sequence import Sequence
 from speciate.scheduling.state import TokenState
 
 
@@ -26,11 +28,24 @@ def replica_load(state: TokenState) -> ReplicaLoad:
         num_evictions=state.num_evictions,
         prefix_query_tokens=memory.query_tokens,
         prefix_hit_tokens=memory.hit_tokens,
+        reserved=tuple(_reserved(state, reservation) for reservation in state.options.reservations),
     )
+
+
+def _reserved(state: TokenState, reservation: Reservation) -> ReservedShare:
+    owner = reservation.tenant
+    used = sum(_demand(state, seq) for seq in state.realtime.values() if owner is None or owner == seq.work.tenant)
+    return ReservedShare(owner, reservation.step_share, used)
+
+
+def _demand(state: TokenState, seq: Sequence) -> float:
+    """Share of the device that its promised pace takes once it decodes."""
+    return state.model.costs.decodes_s(1, seq.num_tokens) / seq.tpot_s if seq.tpot_s < inf else 0.0
 
 
 def _tier_load(state: TokenState, tier: Tier) -> TierLoad:
     costs, queue, residents = state.model.costs, state.waiting[tier], state.residents
+    promised = state.realtime if tier is Tier.REALTIME else residents.decoding[tier]
     prefilling, decoding = residents.prefilling[tier], residents.decoding[tier]
     num_tokens = queue.num_tokens + sum(seq.remaining for seq in prefilling.values())
     num_steps = -(-num_tokens // state.shape.max_step_tokens)
@@ -39,5 +54,5 @@ def _tier_load(state: TokenState, tier: Tier) -> TierLoad:
         num_running=len(prefilling) + len(decoding),
         waiting_tokens=num_tokens,
         backlog_s=num_steps * costs.base_s + num_tokens * costs.prefill_s,
-        demand=sum(costs.decodes_s(1, seq.computed) / seq.tpot_s for seq in decoding.values() if seq.tpot_s < inf),
+        demand=sum(_demand(state, seq) for seq in promised.values()),
     )

@@ -62,6 +62,8 @@ class TokenState:
     pace: BatchPace = field(default_factory=BatchPace)
     live: dict[int, Sequence] = field(default_factory=dict)
     """Every sequence by id, until it finished, expired or was aborted."""
+    realtime: dict[int, Sequence] = field(default_factory=dict)
+    """Those of `live` that are served as real-time work."""
     wasted_s: float = 0.0
     num_evictions: int = 0
 
@@ -80,6 +82,7 @@ class TokenState:
         seq.stamp += 1
         self.tenants.leave(seq.tenant)
         del self.live[seq.seq_id]
+        self.realtime.pop(seq.seq_id, None)
 
 
 def make_state(shape: TokenEngineShape, options: TokenSchedulerOptions) -> TokenState:
@@ -100,8 +103,8 @@ def make_state(shape: TokenEngineShape, options: TokenSchedulerOptions) -> Token
         guards={tier: ArrivalGuard(options.arm_s, options.guard_epsilon_s) for tier in Tier},
         lengths={tier: OutputLengths() for tier in Tier},
     )
-    if options.reservation is not None:
-        state.guards[Tier.REALTIME].reserve(options.reservation.ttft_s, options.reservation.prompt_tokens)
+    for reservation in options.reservations:
+        state.guards[Tier.REALTIME].reserve(reservation.ttft_s, reservation.prompt_tokens)
     return state
 
 

@@ -43,10 +43,12 @@ class TokenScheduler:
         self._refuse_impossible(work)
         seq = self._sequence(work)
         state.live[work.seq_id] = seq
+        self._expect_realtime(now_s)
         state.waiting[seq.tier].add(seq)
         state.deadlines.add(seq, len(state.live))
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
         if seq.tier is REALTIME:
+            state.realtime[seq.seq_id] = seq
             num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
             state.model.margin.promise(work.segment.slo.share, num_outputs)
 
@@ -128,6 +130,13 @@ class TokenScheduler:
                 f"{num_max} tokens need {self._max_blocks(work)} KV blocks, the device has {self._shape.num_blocks}; "
                 "shorten the prompt or lower max_tokens"
             )
+
+    def _expect_realtime(self, now_s: float) -> None:
+        """With the first request of all: what else may come is not known yet."""
+        expected = self._options.expected
+        if self._num_arrivals == 1 and expected is not None:
+            until_s = now_s + self._options.start_arm_s
+            self._state.guards[REALTIME].expect(expected.ttft_s, expected.prompt_tokens, until_s)
 
     def _max_blocks(self, work: TokenWork) -> int:
         """The last output token is never computed."""

@@ -129,7 +129,7 @@ def _aimd(tokens: int, max_window: float) -> Build:
 
 POLICIES: dict[str, Build] = {
     "speciate": ours(),
-    "speciate-reserved": ours(min_margin=1.15, reservation=Reservation(ttft_s=0.1, prompt_tokens=256)),
+    "speciate-reserved": ours(reservations=(Reservation(),)),
     "speciate-without-guard": ours(arm_s=0.0),
     "speciate-without-pausing": ours(pause_batch=False),
     "speciate-fixed-margin": ours(min_margin=1.1, max_margin=1.1),

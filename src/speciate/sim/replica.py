@@ -1,7 +1,6 @@
 """A simulated replica: the production loop (plan, step, commit) with a calibration in place of an engine."""
 
 from dataclasses import dataclass
-from operator import sub
 
 from speciate.core.engine import StepPlan
 from speciate.core.errors import InvalidRequest
@@ -153,7 +152,7 @@ class SimReplica:
                 busy_s += duration_s
             self.totals.busy_s = busy_s
             folding.advance(durations_s, ends_s)
-            longest_s = max(map(sub, ends_s[1:], ends_s), default=0.0)
+            longest_s = _longest_gap_s(ends_s)
             tracks = self._tracks
             for step in plan.sequences:
                 tracks[step.seq_id].see_run(ends_s, longest_s)
@@ -183,6 +182,15 @@ class SimReplica:
         for seq_id in finished:
             tracks.pop(seq_id).end()
         return tokens, finished
+
+
+def _longest_gap_s(times_s: list[float]) -> float:
+    longest_s, last_s = 0.0, times_s[0]
+    for at_s in times_s:
+        if at_s - last_s > longest_s:
+            longest_s = at_s - last_s
+        last_s = at_s
+    return longest_s
 
 
 def work_of(plan: StepPlan) -> StepWork:

@@ -153,6 +153,7 @@ def served_segment(
         prompt_tokens=request.prompt_tokens,
         max_tokens=request.max_tokens,
         may_downgrade=may_downgrade,
+        tenant=request.tenant,
     )
     verdict = admit(demand, load, limits, now_s)
     return segments[verdict.tier] if isinstance(verdict, Admitted) else None

@@ -44,7 +44,7 @@ def test_the_arrival_guard_shortens_batch_steps_while_armed(device, chunks) -> N
 
 
 def test_a_reservation_keeps_the_guard_up(device) -> None:
-    d = device(reservation=Reservation(ttft_s=0.1, prompt_tokens=20))
+    d = device(reservations=(Reservation(ttft_s=0.1, prompt_tokens=20),))
     d.add("docs", 1000, 4)
     assert d.step().predicted_s < 0.1 - 0.028
 
