@@ -271,13 +271,21 @@ class BatchJobs:
 
     async def _estimate(self, file_id: str, window_s: float) -> Estimate:
         sample = await asyncio.to_thread(self._sample, file_id)
-        pace = self._worker.pace
-        rate_per_s = pace.rate_per_s() if pace.is_known else self._predict_rate(sample)
+        paces = self._worker.paces
+        is_known = paces.is_known(sample.model)
+        rate_per_s = paces.rate_per_s(sample.model) if is_known else self._predict_rate(sample)
         if not rate_per_s:
-            return Estimate(sample.num_lines, None, pace.is_known, None)
-        others = [Backlog(job.num_open, job.deadline_s) for job in await self._store.jobs()]
-        earliest_s = earliest_window_s(sample.num_lines, window_s, others, rate_per_s, self._clock.now_s())
-        return Estimate(sample.num_lines, rate_per_s, pace.is_known, earliest_s)
+            return Estimate(sample.num_lines, None, is_known, None)
+        others = [
+            Backlog(
+                job.num_open / (paces.rate_per_s(job.model) if paces.is_known(job.model) else rate_per_s),
+                job.deadline_s,
+            )
+            for job in await self._store.jobs()
+        ]
+        work_s = sample.num_lines / rate_per_s
+        earliest_s = earliest_window_s(work_s, window_s, others, self._clock.now_s())
+        return Estimate(sample.num_lines, rate_per_s, is_known, earliest_s)
 
     def _sample(self, file_id: str) -> Sample:
         """Blocks: it counts the lines of the whole file."""

@@ -4,7 +4,7 @@ Fairness between tenants, unless a job is short of time: then laxity decides. Su
 groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -43,14 +43,17 @@ def choose(
     jobs: list[JobFacts],
     served: Mapping[str, float],
     in_flight: Mapping[int, int],
-    rate_per_s: float,
+    rate_of: Callable[[str], float],
     num_lines: int,
     now_s: float,
 ) -> tuple[Want, ...]:
-    """Up to so many lines: those short of time by deadline, then tenants by least served, within one by deadline."""
+    """Up to so many lines: those short of time by deadline, then tenants by least served, within one by deadline.
+
+    `rate_of` is the pace of a model, lines a second.
+    """
     wants: list[Want] = []
     left = num_lines
-    for job in sorted(jobs, key=lambda job: _order(job, served, rate_per_s, now_s)):
+    for job in sorted(jobs, key=lambda job: _order(job, served, rate_of(job.model), now_s)):
         waiting = job.num_open - in_flight.get(job.key, 0)
         take = min(left, waiting)
         if take > 0:

@@ -24,9 +24,10 @@ _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 class Backlog(Struct, frozen=True):
-    """Another job's open lines and its deadline (any clock, the same for all)."""
+    """What is left of another job, and its deadline (any clock, the same for all)."""
 
-    num_lines: int
+    work_s: float
+    """At the rate of its own model."""
     deadline_s: float
 
 
@@ -50,11 +51,10 @@ def parse_window(text: str) -> float:
     return seconds
 
 
-def earliest_window_s(num_lines: int, window_s: float, others: list[Backlog], rate_per_s: float, now_s: float) -> float:
-    """Seconds until a new job of so many lines is done, at a rate of lines that all share."""
+def earliest_window_s(work_s: float, window_s: float, others: list[Backlog], now_s: float) -> float:
+    """Seconds until a new job of so much work is done, when jobs share one engine."""
     deadline_s = now_s + window_s
-    ahead = sum(other.num_lines for other in others if other.deadline_s <= deadline_s)
-    return (ahead + num_lines) / rate_per_s
+    return work_s + sum(other.work_s for other in others if other.deadline_s <= deadline_s)
 
 
 def offered_window(earliest_s: float) -> str:

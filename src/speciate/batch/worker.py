@@ -19,7 +19,7 @@ from speciate.batch.inputs import InputFiles
 from speciate.batch.lines import LineAnswer, answered_line, unrunnable, usage_of
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import choose, suspects_first
-from speciate.batch.pace import Pace
+from speciate.batch.pace import Paces
 from speciate.batch.provenance import provenance
 from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, TokenUsage, Want
 from speciate.batch.store import BatchStore
@@ -102,7 +102,7 @@ class Worker:
         self._rest_until_s = 0.0
         self._store_failed_s = clock.now_s()
         self._tasks: list[asyncio.Task[None]] = []
-        self.pace = Pace()
+        self.paces = Paces()
 
     def start(self) -> None:
         loops = [self._claim_loop, self._write_loop, self._lease_loop, self._abandon_loop]
@@ -148,7 +148,7 @@ class Worker:
         room = await self._room(jobs)
         now_s = self._clock.now_s()
         active = [job for job in jobs if job.deadline_s > now_s]
-        wants = choose(active, self._joined(active), self._in_flight, self.pace.rate_per_s(), room, now_s)
+        wants = choose(active, self._joined(active), self._in_flight, self.paces.rate_per_s, room, now_s)
         return bool(wants) and bool(await self._claim(wants, jobs))
 
     async def _room(self, jobs: list[JobFacts]) -> int:
@@ -327,7 +327,7 @@ class Worker:
             leased = next(h for h in self._held.values() if h.claim.batch_key == key)
             num_good = sum(r.is_success for r in kept if r.batch_key == key)
             self._metrics.published(leased.job.model, num_good, num - num_good)
-        self.pace.add(len(kept), time.monotonic())
+            self.paces.add(leased.job.model, num, time.monotonic())
 
     def _let_go(self, lines: Iterable[Place]) -> None:
         for line in lines:

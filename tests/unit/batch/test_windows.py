@@ -31,7 +31,7 @@ def test_an_offered_window_can_be_asked_for_and_is_longer(earliest_s: float) -> 
 
 
 def test_only_work_of_earlier_deadlines_is_ahead() -> None:
-    others = [Backlog(1000, deadline_s=500.0), Backlog(500, deadline_s=5000.0)]
-    assert earliest_window_s(100, 1000.0, others, 10.0, now_s=0.0) == 110.0
-    assert earliest_window_s(100, 9000.0, others, 10.0, now_s=0.0) == 160.0
-    assert earliest_window_s(100, 100.0, others, 10.0, now_s=0.0) == 10.0
+    others = [Backlog(100.0, deadline_s=500.0), Backlog(50.0, deadline_s=5000.0)]
+    assert earliest_window_s(10.0, 1000.0, others, now_s=0.0) == 110.0
+    assert earliest_window_s(10.0, 9000.0, others, now_s=0.0) == 160.0
+    assert earliest_window_s(10.0, 100.0, others, now_s=0.0) == 10.0
