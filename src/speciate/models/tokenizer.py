@@ -49,8 +49,8 @@ class Tokenizer:
 
     def encode(self, text: str, add_special: bool = True) -> tuple[int, ...]:
         """Token ids; `add_special` adds what the model wants around a text (its start token). Special tokens written
-        out in the text become themselves. Releases the GIL. Only the library's batch call can leave offsets out."""
-        return tuple(self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special)[0].ids)
+        out in the text become themselves. Releases the GIL."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def decode(self, ids: tuple[int, ...], skip_special: bool = True) -> str:
         """The text of whole tokens; half characters become U+FFFD."""
