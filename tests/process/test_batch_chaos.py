@@ -4,6 +4,7 @@ Whatever happens, the output has every custom_id exactly once, in order, and no 
 """
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -11,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,14 @@ from speciate.bench.server import free_port
 
 SCRIPT = Path(__file__).with_name("batch_server.py")
 BOUNDARY = "ba7c4"
+
+
+class RefusedError(Exception):
+    """The server answered, with this status and body."""
+
+
+GONE = (OSError, http.client.HTTPException, RefusedError)
+"""What a request meets while its server starts, dies, or has no database."""
 
 
 class Victim:
@@ -53,20 +60,28 @@ class Victim:
         self._log.close()
 
     def ask(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> Any:
-        headers = {"content-type": content_type} if body is not None else {}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1{path}", body, headers)
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return json.load(response)
+        return json.loads(self._exchange("GET" if body is None else "POST", path, body, content_type))
 
     def read(self, file_id: str) -> bytes:
-        address = f"http://127.0.0.1:{self.port}/v1/files/{file_id}/content"
-        with urllib.request.urlopen(address, timeout=20) as response:
-            return bytes(response.read())
+        return self._exchange("GET", f"/files/{file_id}/content", None, "")
+
+    def _exchange(self, method: str, path: str, body: bytes | None, content_type: str) -> bytes:
+        """The body of a good answer. Raises RefusedError, and GONE where the server dies meanwhile."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, f"/v1{path}", body, {"content-type": content_type} if body else {})
+            with connection.getresponse() as answer:
+                data = answer.read()
+                if answer.status >= 400:
+                    raise RefusedError(answer.status, data)
+                return data
+        finally:
+            connection.close()
 
     def until_ready(self, timeout_s: float = 60.0) -> None:
         ends = time.monotonic() + timeout_s
         while time.monotonic() < ends:
-            with contextlib.suppress(OSError, urllib.error.URLError):
+            with contextlib.suppress(*GONE):
                 self.ask("/models")
                 return
             if self.process is not None and self.process.poll() is not None:
@@ -98,7 +113,7 @@ class Victim:
             if self.process is None or self.process.poll() is not None:
                 self.start()
                 self.until_ready()
-            with contextlib.suppress(OSError, urllib.error.URLError):
+            with contextlib.suppress(*GONE):
                 last = self.ask(f"/batches/{batch_id}")
                 if last["status"] in ("completed", "failed", "expired", "cancelled"):
                     return last
@@ -244,9 +259,9 @@ def test_a_full_disk_delays_and_loses_nothing(small_disk: Path) -> None:
                 file.write(b"x" * 4096)
                 file.flush()
         time.sleep(1.5)
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        with pytest.raises(RefusedError) as refused:
             victim.upload(_lines(2000))
-        assert refused.value.code in (503, 507)
+        assert refused.value.args[0] in (503, 507)
         stuck = victim.ask(f"/batches/{batch_id}")
         assert stuck["status"] in ("in_progress", "finalizing")
         victim.kill()
