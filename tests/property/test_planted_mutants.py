@@ -1,4 +1,4 @@
-"""The random lives of `test_scheduler_machine` catch planted bugs: each is put into a copy of the package and must fail.
+"""The random lives of `test_scheduler_machine` catch planted bugs: each, put into a copy of the package, must fail.
 
 A mutant whose text is gone from the source fails too: then it has to be planted anew.
 """
@@ -74,7 +74,9 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_caught(name: str, tmp_path: Path) -> None:
     file, text, instead = MUTANTS[name]
-    shutil.copytree(ROOT / "src" / "speciate", tmp_path / "speciate", ignore=shutil.ignore_patterns("*.safetensors", "*.so"))
+    shutil.copytree(
+        ROOT / "src" / "speciate", tmp_path / "speciate", ignore=shutil.ignore_patterns("*.safetensors", "*.so")
+    )
     path = tmp_path / "speciate" / "scheduling" / file
     source = path.read_text(encoding="utf-8")
     assert text in source, f"{file} no longer has {text!r}: plant this mutant anew"
@@ -85,7 +87,9 @@ def test_a_planted_bug_is_caught(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_without_a_planted_bug_nothing_is_caught(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src" / "speciate", tmp_path / "speciate", ignore=shutil.ignore_patterns("*.safetensors", "*.so"))
+    shutil.copytree(
+        ROOT / "src" / "speciate", tmp_path / "speciate", ignore=shutil.ignore_patterns("*.safetensors", "*.so")
+    )
     done = _lives(tmp_path)
     assert done.returncode == 0, done.stdout
 
