@@ -1,8 +1,14 @@
-"""Cost over the optimum against the deadline, a panel a family."""
+"""Cost over the optimum against the deadline, a panel a family.
 
+python -m benchmarks.market.plots RESULTS.json ... OUT.png
+"""
+
+import json
+import sys
 from pathlib import Path
 
 import matplotlib
+import msgspec
 
 from speciate.sim.market_report import Figure
 
@@ -15,7 +21,8 @@ LATE = "spot only, greedy"
 
 def save_plot(found: list[Figure], path: Path) -> None:
     families = list(dict.fromkeys(figure.family for figure in found))
-    figure, axes = plt.subplots(2, 3, figsize=(14, 8), constrained_layout=True, squeeze=False)
+    num_rows = (len(families) + 2) // 3
+    figure, axes = plt.subplots(num_rows, 3, figsize=(14, 4 * num_rows), constrained_layout=True, squeeze=False)
     for axis, family in zip(axes.flat, families, strict=False):
         of_family = [row for row in found if row.family == family and row.policy != LATE]
         for policy in dict.fromkeys(row.policy for row in of_family):
@@ -28,3 +35,13 @@ def save_plot(found: list[Figure], path: Path) -> None:
     axes.flat[0].legend(fontsize=7)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def main() -> None:
+    *results, out = (Path(name) for name in sys.argv[1:])
+    rows = [row for path in results for row in json.loads(path.read_text(encoding="utf-8"))["figures"]]
+    save_plot(msgspec.convert(rows, list[Figure]), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ class Figures(Struct, frozen=True):
     stream_request_us: float
 
 
-def subjects(folder: Path) -> list[Subject]:
+def subjects() -> list[Subject]:
     message = {"messages": [{"role": "user", "content": "hello " * 40}]}
     python = sys.executable
     found = [
@@ -62,7 +62,7 @@ def subjects(folder: Path) -> list[Subject]:
         found.append(
             Subject("llama-server", (python, "-m", "benchmarks.overhead.llama_server"),
                     {**message, "model": "tiny", "ignore_eos": True, "cache_prompt": False},
-                    f"xllamacpp, one layer of width 64, f16, 1 thread, 32 slots, data in {folder}"),
+                    "xllamacpp, one layer of width 64, f16, 1 thread, 32 slots"),
         )  # fmt: skip
     return found
 
@@ -97,7 +97,7 @@ async def main() -> None:
     results: dict[str, list[Figures]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tested = subjects(folder)
+        tested = subjects()
         for _ in range(rounds):
             for subject in tested:
                 with running(subject, folder) as (url, pid):

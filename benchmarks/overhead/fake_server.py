@@ -14,6 +14,7 @@ from speciate.engines.fake import FakeEngine, StepCost
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_DIR
 from speciate.models.text_model import load_text_model
+from speciate.runtime.garbage import collect_seldom
 
 WORDS = (" the", " number", " of")
 
@@ -27,6 +28,7 @@ def main(port: int) -> None:
 
 async def run(server: Server, config: uvicorn.Config) -> None:
     server.start()
+    collect_seldom()
     await uvicorn.Server(config).serve()
     await server.stop()
 

@@ -132,7 +132,7 @@ async def _send(client: AsyncOpenAI, kind: str, rng: random.Random) -> None:
     elif kind in ("completion", "response", "embedding"):
         await _send_elsewhere(client, kind, task.messages[-1]["content"], common["service_tier"])
     elif kind == "tools":
-        await client.chat.completions.create(**common, tools=[_tool(task)], tool_choice="required")
+        await client.chat.completions.create(**{**common, "tools": [_tool(task)], "tool_choice": "required"})
     elif kind == "adapter":
         await client.chat.completions.create(**{**common, "model": "pocket-delivery"})
     elif kind == "logprobs":

@@ -67,7 +67,7 @@ async def _send(client: AsyncOpenAI, rng: random.Random, num_prompts: int) -> No
         for _ in left:
             tokens = [rng.randrange(300, 900) for _ in range(PROMPT_TOKENS)]
             await client.completions.create(
-                model="pocket", prompt=tokens, max_tokens=1, temperature=0, service_tier="flex"
-            )  # type: ignore[call-overload]
+                model="pocket", prompt=tokens, max_tokens=1, temperature=0, extra_body={"service_tier": "flex"}
+            )
 
     await asyncio.gather(*(worker() for _ in range(4)))

@@ -64,6 +64,9 @@ log = logging.getLogger(__name__)
 POCKET_FOLDERS = {"pocket": TEXT_DIR, "pocket-delivery": TEXT_ADAPTER_DIR}
 """Paths that stand for models in the package."""
 
+WARM_TOKENS = 128
+"""Sizes of steps that are tried while loading: those that real-time work meets."""
+
 BACKLOG = 4096
 """Connections that may wait to be accepted; those that come while models load wait here too."""
 
@@ -345,6 +348,7 @@ def _engine_options(settings: ModelSettings) -> OpenVinoOptions:
         max_context_tokens=settings.max_context_tokens,
         adapters=tuple(AdapterFolder(a.name, _adapter_path(a.path)) for a in settings.adapters),
         model_name=settings.name,
+        warm_tokens=WARM_TOKENS,
     )
 
 

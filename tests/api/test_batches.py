@@ -370,7 +370,7 @@ def test_a_window_that_cannot_be_kept_is_refused_with_the_earliest(start_server:
     slow = [_chat_line(i, "count 4") for i in range(40)]
     _wait(client, _submit(client, _jsonl(slow), completion_window="PT2H"))
     wait_for = time.monotonic() + 20.0
-    while not server.jobs._worker.pace.is_known:
+    while not server.jobs._worker.paces.is_known("fake"):
         assert time.monotonic() < wait_for
         _wait(client, _submit(client, _jsonl(slow), completion_window="PT2H"))
     big = _jsonl(_chat_line(i) for i in range(30_000))

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from speciate.batch.database import Database
+from speciate.batch.database import Database, load_migrations
 from speciate.batch.records import (
     BatchChange,
     BatchError,
@@ -321,3 +322,20 @@ async def test_what_is_written_is_there_when_opened_again(tmp_path: Path) -> Non
     second = SqliteDatabase(tmp_path / "batch.db")
     assert [j.num_open for j in await SqlBatchStore(second).jobs()] == [2]
     await second.close()
+
+
+async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """And one that is newer than the program is left alone."""
+    scripts = load_migrations("sqlite")
+    connection = sqlite3.connect(tmp_path / "batch.db")
+    connection.executescript(scripts[0][1] + "PRAGMA user_version = 1;")
+    connection.close()
+    database = SqliteDatabase(tmp_path / "batch.db")
+    await _running(SqlBatchStore(database), 2)
+    await database.close()
+    connection = sqlite3.connect(tmp_path / "batch.db")
+    assert connection.execute("PRAGMA user_version").fetchone() == (scripts[-1][0],)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 99"):
+        SqliteDatabase(tmp_path / "batch.db")

@@ -141,7 +141,7 @@ class BatchesApi:
         """Ours: what a batch would meet, without filing it."""
         body = decode_body(_ESTIMATE_DECODER, call.body)
         window_s = parse_window(body.completion_window)
-        found = await self._jobs.estimate(call.tenant or "", body.input_file_id, window_s)
+        found = await self._jobs.estimate(call.tenant or "", body.input_file_id)
         return BytesReply(_encode(_estimate_answer(found, window_s)))
 
     async def list_batches(self, services: Services, call: Call) -> Reply:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
+from speciate.admission.windows import earliest_deadline_s
 from speciate.batch.files import (
     FileKind,
     FileShelf,
@@ -17,6 +18,7 @@ from speciate.batch.files import (
     safe_filename,
 )
 from speciate.batch.options import BatchOptions
+from speciate.batch.order import OWN_PACE
 from speciate.batch.publish import Publisher
 from speciate.batch.records import (
     TERMINAL,
@@ -30,10 +32,11 @@ from speciate.batch.records import (
 from speciate.batch.steward import Steward
 from speciate.batch.store import BatchStore
 from speciate.batch.validate import peek_body
-from speciate.batch.windows import Backlog, earliest_window_s, offered_window
+from speciate.batch.windows import offered_window
 from speciate.batch.worker import Worker
 from speciate.core.errors import InvalidRequest, NotFound, Overloaded, QuotaExceeded, WindowInfeasible
 from speciate.core.ports import Clock
+from speciate.core.window import OpenJob
 
 COUNT_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 18
@@ -75,7 +78,7 @@ class Estimate(Struct, frozen=True):
     """Seen lately, or else predicted; None where nothing is known."""
     is_measured: bool
     earliest_s: float | None
-    """Seconds until it would be done, after the work of earlier deadlines."""
+    """Seconds until it would be done, with nobody's deadline broken and a tenth of the pace kept back."""
 
 
 class BatchJobs:
@@ -251,14 +254,14 @@ class BatchJobs:
                 retry_after_s=60.0,
             )
 
-    async def estimate(self, tenant: str, file_id: str, window_s: float) -> Estimate:
+    async def estimate(self, tenant: str, file_id: str) -> Estimate:
         """What is known of a job before it is filed. Raises NotFound."""
         await self.find_file(tenant, file_id)
-        return await self._estimate(file_id, window_s)
+        return await self._estimate(file_id)
 
     async def _check_window(self, spec: BatchSpec) -> None:
         """Refuse what cannot be done in time; believe where nothing is known."""
-        found = await self._estimate(spec.input_file_id, spec.window_s)
+        found = await self._estimate(spec.input_file_id)
         if found.earliest_s is None or found.rate_per_s is None or found.earliest_s <= spec.window_s:
             return
         seen = "seen" if found.is_measured else "predicted"
@@ -269,15 +272,24 @@ class BatchJobs:
             param="completion_window",
         )
 
-    async def _estimate(self, file_id: str, window_s: float) -> Estimate:
+    async def _estimate(self, file_id: str) -> Estimate:
         sample = await asyncio.to_thread(self._sample, file_id)
-        pace = self._worker.pace
-        rate_per_s = pace.rate_per_s() if pace.is_known else self._predict_rate(sample)
+        paces = self._worker.paces
+        is_known = paces.is_known(sample.model)
+        rate_per_s = paces.rate_per_s(sample.model) if is_known else self._predict_rate(sample)
         if not rate_per_s:
-            return Estimate(sample.num_lines, None, pace.is_known, None)
-        others = [Backlog(job.num_open, job.deadline_s) for job in await self._store.jobs()]
-        earliest_s = earliest_window_s(sample.num_lines, window_s, others, rate_per_s, self._clock.now_s())
-        return Estimate(sample.num_lines, rate_per_s, pace.is_known, earliest_s)
+            return Estimate(sample.num_lines, None, is_known, None)
+        others = [
+            OpenJob(
+                job_id=job.id,
+                work_s=job.num_open / (paces.rate_per_s(job.model) if paces.is_known(job.model) else rate_per_s),
+                deadline_s=job.deadline_s,
+            )
+            for job in await self._store.jobs()
+        ]
+        now_s = self._clock.now_s()
+        earliest_s = earliest_deadline_s(others, sample.num_lines / rate_per_s, OWN_PACE, now_s) - now_s
+        return Estimate(sample.num_lines, rate_per_s, is_known, earliest_s)
 
     def _sample(self, file_id: str) -> Sample:
         """Blocks: it counts the lines of the whole file."""

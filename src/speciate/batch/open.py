@@ -20,6 +20,7 @@ from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
 from speciate.batch.steward import Steward
 from speciate.batch.worker import NumRunning, RunLine, Worker
+from speciate.core.errors import ConfigError
 from speciate.core.ports import Clock
 from speciate.telemetry.metrics import BatchMetrics
 
@@ -100,7 +101,11 @@ async def _drop_orphans(store: SqlBatchStore, shelf: FileShelf) -> None:
 
 
 def _open_database(folder: Path, postgres_url: str | None) -> Database:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        FileShelf(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot hold files and batches: {error.strerror}. Set --data-dir.") from error
     if postgres_url is None:
         return SqliteDatabase(folder / "batch.db")
     postgres = importlib.import_module("speciate.batch.postgres")  # the optional extra

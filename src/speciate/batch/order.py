@@ -1,17 +1,20 @@
 """Which job's lines run next, and how many at once. Pure: facts and `now_s` in, wants out.
 
-Fairness between tenants, unless a job is short of time: then laxity decides. Suspects run alone, in ever smaller
-groups.
+Fairness between tenants, unless a job is short of time: then laxity decides (`scheduling/claims.py`). Suspects run
+alone, in ever smaller groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 from speciate.batch.records import JobFacts, LineState, Want
+from speciate.core.window import OpenJob, Supply
+from speciate.scheduling.claims import ClaimOptions, claims
 
-URGENT = 0.5
-"""A job goes before all others when less than this share of its time is spare."""
+OWN_PACE = Supply(rate=1.0)
+"""Work is counted in seconds at the pace that was observed, so a second of work takes one."""
+CLAIMS = ClaimOptions()
 SUSPECT_GROUPS = (16, 4, 1)
 """Suspects that may run at once after one, two, and more deaths. Whoever dies with one alone has convicted it."""
 
@@ -43,34 +46,24 @@ def choose(
     jobs: list[JobFacts],
     served: Mapping[str, float],
     in_flight: Mapping[int, int],
-    rate_per_s: float,
+    rate_of: Callable[[str], float],
     num_lines: int,
     now_s: float,
 ) -> tuple[Want, ...]:
-    """Up to so many lines: those short of time by deadline, then tenants by least served, within one by deadline."""
-    wants: list[Want] = []
-    left = num_lines
-    for job in sorted(jobs, key=lambda job: _order(job, served, rate_per_s, now_s)):
-        waiting = job.num_open - in_flight.get(job.key, 0)
-        take = min(left, waiting)
-        if take > 0:
-            wants.append(Want(job.key, take))
-            left -= take
-    return tuple(wants)
+    """Up to so many lines: urgent jobs by deadline, then tenants by service (`scheduling.claims`, by which deadlines
+    that can be kept are kept).
+
+    `rate_of` is the pace of a model, lines a second.
+    """
+    found = claims((_open_job(job, in_flight, rate_of) for job in jobs), served, num_lines, OWN_PACE, CLAIMS, now_s)
+    return tuple(Want(int(claim.job_id), claim.num_lines) for claim in found)
 
 
-def laxity_s(job: JobFacts, rate_per_s: float, now_s: float) -> float:
-    """Time to the deadline that the job's own work, at the observed rate of lines, does not need."""
-    return job.deadline_s - now_s - job.num_open / rate_per_s
-
-
-def is_urgent(job: JobFacts, rate_per_s: float, now_s: float) -> bool:
-    return laxity_s(job, rate_per_s, now_s) < URGENT * max(0.0, job.deadline_s - now_s)
-
-
-def _order(
-    job: JobFacts, served: Mapping[str, float], rate_per_s: float, now_s: float
-) -> tuple[int, float, float, int]:
-    if is_urgent(job, rate_per_s, now_s):
-        return 0, job.deadline_s, 0.0, job.key
-    return 1, served.get(job.tenant, 0.0), job.deadline_s, job.key
+def _open_job(job: JobFacts, in_flight: Mapping[int, int], rate_of: Callable[[str], float]) -> OpenJob:
+    return OpenJob(
+        job_id=str(job.key),
+        work_s=job.num_open / rate_of(job.model),
+        deadline_s=job.deadline_s,
+        tenant=job.tenant,
+        num_lines=max(0, job.num_open - in_flight.get(job.key, 0)),
+    )

@@ -1,8 +1,10 @@
 """How many lines a second come out lately. Time is given, not read."""
 
+from math import inf
+
 HALF_LIFE_S = 60.0
-UNKNOWN_RATE = 1.0
-"""Lines a second that are assumed before any was seen."""
+UNKNOWN_RATE = inf
+"""Before any was seen: no job is called urgent for what is not known."""
 
 
 class Pace:
@@ -28,3 +30,19 @@ class Pace:
 
     def rate_per_s(self) -> float:
         return self._num_lines / self._busy_s if self.is_known and self._num_lines else UNKNOWN_RATE
+
+
+class Paces:
+    """One a model: a line of one may take a thousand times as long as one of another."""
+
+    def __init__(self) -> None:
+        self._of_model: dict[str, Pace] = {}
+
+    def add(self, model: str, num_lines: int, now_s: float) -> None:
+        self._of_model.setdefault(model, Pace()).add(num_lines, now_s)
+
+    def is_known(self, model: str) -> bool:
+        return model in self._of_model and self._of_model[model].is_known
+
+    def rate_per_s(self, model: str) -> float:
+        return self._of_model[model].rate_per_s() if model in self._of_model else UNKNOWN_RATE

@@ -47,8 +47,16 @@ class SqliteDatabase:
         self._path = path
         self._lock = _lock(path.with_suffix(".lock"))
         self._statements = load_statements("queries.sql", "queries_sqlite.sql")
-        self._writer = self._open()
-        _migrate(self._writer)
+        try:
+            self._writer = self._open()
+            _migrate(self._writer)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise ConfigError(f"{path} cannot be used as a batch store: {error}.") from error
+        except ConfigError:
+            self._writer.close()
+            self._lock.close()
+            raise
         self._transaction = _SqliteTransaction(self._writer, self._statements)
         self._committer = GroupCommitter(self._commit, "batch-store")
         self._readers = ThreadPoolExecutor(1, "batch-store-reader")
@@ -123,7 +131,6 @@ class SqliteDatabase:
 
 def _lock(path: Path) -> Any:
     """An open file whose lock lasts as long as the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,12 +1,9 @@
-"""How long a job may take, and whether that can be kept. Pure: knows no clock and no database.
+"""What a completion window may be called. Pure: knows no clock and no database.
 
-Earliest deadline first: a new job gets what is left after the work of earlier deadlines, so its earliest end is
-(work before it + its own) / rate.
+Whether one can be kept is `admission/windows.py`'s to say.
 """
 
 import re
-
-from msgspec import Struct
 
 from speciate.core.errors import InvalidRequest
 
@@ -21,13 +18,6 @@ _ISO = re.compile(
     r"(?:T(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+(?:\.\d+)?)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
 )
 _SECONDS = {"w": 604_800.0, "d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-class Backlog(Struct, frozen=True):
-    """Another job's open lines and its deadline (any clock, the same for all)."""
-
-    num_lines: int
-    deadline_s: float
 
 
 def parse_window(text: str) -> float:
@@ -48,13 +38,6 @@ def parse_window(text: str) -> float:
             param="completion_window",
         )
     return seconds
-
-
-def earliest_window_s(num_lines: int, window_s: float, others: list[Backlog], rate_per_s: float, now_s: float) -> float:
-    """Seconds until a new job of so many lines is done, at a rate of lines that all share."""
-    deadline_s = now_s + window_s
-    ahead = sum(other.num_lines for other in others if other.deadline_s <= deadline_s)
-    return (ahead + num_lines) / rate_per_s
 
 
 def offered_window(earliest_s: float) -> str:

@@ -8,23 +8,21 @@ only under the fence that holds the line.
 
 import asyncio
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import BinaryIO
 
 from msgspec import Struct
 
 from speciate.batch.files import FileShelf
+from speciate.batch.inputs import InputFiles
 from speciate.batch.lines import LineAnswer, answered_line, unrunnable, usage_of
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import choose, suspects_first
-from speciate.batch.pace import Pace
+from speciate.batch.pace import Paces
 from speciate.batch.provenance import provenance
 from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, TokenUsage, Want
 from speciate.batch.store import BatchStore
-from speciate.batch.validate import BatchLine, read_line
 from speciate.core.errors import StoreUnavailable
 from speciate.core.ports import Clock
 from speciate.telemetry.metrics import BatchMetrics
@@ -82,7 +80,6 @@ class Worker:
         owns_store: bool,
     ) -> None:
         self._store = store
-        self._shelf = shelf
         self._run_line = run_line
         self._num_running = num_running
         self._serves = serves
@@ -97,7 +94,7 @@ class Worker:
         self._held: dict[Place, _Leased] = {}
         self._scopes: dict[Place, asyncio.Timeout] = {}
         self._in_flight: Counter[int] = Counter()
-        self._inputs: dict[str, BinaryIO] = {}
+        self._inputs = InputFiles(shelf)
         self._served: dict[str, float] = {}
         self._has_output = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -105,7 +102,7 @@ class Worker:
         self._rest_until_s = 0.0
         self._store_failed_s = clock.now_s()
         self._tasks: list[asyncio.Task[None]] = []
-        self.pace = Pace()
+        self.paces = Paces()
 
     def start(self) -> None:
         loops = [self._claim_loop, self._write_loop, self._lease_loop, self._abandon_loop]
@@ -125,13 +122,13 @@ class Worker:
             await self._store.give_back([held.claim for held in self._held.values()], counts_as_attempt=False)
         except StoreUnavailable as error:
             log.warning("lines could not be given back: %s; their lease ends by itself", error)
-        for file in self._inputs.values():
-            file.close()
+        self._inputs.close()
 
     # ---- claiming --------------------------------------------------------------------------------------------------
 
     async def _claim_loop(self) -> None:
         while True:
+            await self._until_rested()
             every = await self._store.jobs()
             self._forget_inputs(every)
             self._metrics.queued(len(every), sum(job.num_open for job in every))
@@ -151,19 +148,22 @@ class Worker:
         room = await self._room(jobs)
         now_s = self._clock.now_s()
         active = [job for job in jobs if job.deadline_s > now_s]
-        wants = choose(active, self._joined(active), self._in_flight, self.pace.rate_per_s(), room, now_s)
+        wants = choose(active, self._joined(active), self._in_flight, self.paces.rate_per_s, room, now_s)
         return bool(wants) and bool(await self._claim(wants, jobs))
 
     async def _room(self, jobs: list[JobFacts]) -> int:
         """How many lines may be claimed now; waits until that is worth a transaction."""
         while True:
-            rest_s = self._rest_until_s - time.monotonic()
-            if rest_s > 0:
-                await asyncio.sleep(rest_s)
+            await self._until_rested()
             allowed, flying = self._allowed(jobs), len(self._held)
             if flying == 0 or allowed - flying >= allowed // 4:
                 return max(0, allowed - flying)
             await self._pause(self._has_room, self._options.poll_s)
+
+    async def _until_rested(self) -> None:
+        rest_s = self._rest_until_s - time.monotonic()
+        if rest_s > 0:
+            await asyncio.sleep(rest_s)
 
     def _allowed(self, jobs: list[JobFacts]) -> int:
         models = {job.model for job in jobs if self._serves(job.model)}
@@ -216,7 +216,7 @@ class Worker:
 
     async def _run(self, leased: _Leased) -> None:
         claim, job, started_s = leased.claim, leased.job, time.monotonic()
-        line = self._read(claim, job)
+        line = self._inputs.read(job.spec.input_file_id, claim)
         left_s = job.deadline_s - self._clock.now_s()
         if left_s <= 0:
             self._return(leased, counts_as_attempt=False)
@@ -274,12 +274,6 @@ class Worker:
             if key == batch_key and not scope.expired():
                 scope.reschedule(now_s)
 
-    def _read(self, claim: Claim, job: JobFacts) -> BatchLine:
-        file = self._inputs.get(job.spec.input_file_id)
-        if file is None:
-            file = self._inputs[job.spec.input_file_id] = self._shelf.open(job.spec.input_file_id)
-        return read_line(os.pread(file.fileno(), claim.num_bytes, claim.start))
-
     def _keep(self, leased: _Leased, custom_id: str, answer: LineAnswer, took_s: float) -> None:
         claim, job = leased.claim, leased.job
         self._outbox.append(
@@ -333,7 +327,7 @@ class Worker:
             leased = next(h for h in self._held.values() if h.claim.batch_key == key)
             num_good = sum(r.is_success for r in kept if r.batch_key == key)
             self._metrics.published(leased.job.model, num_good, num - num_good)
-        self.pace.add(len(kept), time.monotonic())
+            self.paces.add(leased.job.model, num, time.monotonic())
 
     def _let_go(self, lines: Iterable[Place]) -> None:
         for line in lines:
@@ -388,9 +382,8 @@ class Worker:
             event.clear()
 
     def _forget_inputs(self, jobs: list[JobFacts]) -> None:
-        used = {job.spec.input_file_id for job in jobs} | {h.job.spec.input_file_id for h in self._held.values()}
-        for file_id in [f for f in self._inputs if f not in used]:
-            self._inputs.pop(file_id).close()
+        held = {leased.job.spec.input_file_id for leased in self._held.values()}
+        self._inputs.keep_only({job.spec.input_file_id for job in jobs} | held)
 
 
 def _place(line: Claim | LineResult) -> Place:

@@ -32,9 +32,9 @@ _STYLE: Any = {
 def draw(outcomes: Sequence[Outcome], reports: Mapping[str, TierReport], title: str) -> Figure:
     """Four panels: first-token times as they came, their distribution, throughput over time, promises kept."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(12, 7.2), layout="constrained")
+        figure = Figure(figsize=(12, 7.2))
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1, hspace=0.06)
         figure.suptitle(title, fontsize=13, fontweight="bold", x=0.006, ha="left")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.06)  # type: ignore[union-attr]
         panels = figure.subplots(2, 2)
         _scatter(panels[0][0], outcomes, reports)
         _distribution(panels[0][1], outcomes, reports)

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -33,7 +34,7 @@ def run_file(given: argparse.Namespace) -> int:
     output: Path = given.output or given.file.with_suffix(".out.jsonl")
     work = output.with_name(f".{output.name}.speciate")
     endpoint, model = _first_line(given.file)
-    settings = _settings(given, model, work)
+    settings = _settings(given, endpoint, model, work)
     batch = asyncio.run(_run(settings, given.file, endpoint, output))
     if batch.status is not BatchStatus.COMPLETED:
         for error in batch.errors:
@@ -98,14 +99,15 @@ def _deliver(jobs: BatchJobs, batch: BatchRecord, output: Path) -> None:
         part.rename(target)
 
 
-def _settings(given: argparse.Namespace, model: str, work: Path) -> Settings:
+def _settings(given: argparse.Namespace, endpoint: str, model: str, work: Path) -> Settings:
     """One model under the name that the lines ask for, unless a settings file says otherwise."""
     settings = load_settings(given.config)
     changes = {"weights": given.weights, "kv_mib": given.kv_mib, "threads": given.threads}
     wanted = {key: value for key, value in changes.items() if value is not None}
     models = settings.models
     if given.config is None:
-        models = (ModelSettings(name=model, path=given.model, kind="both", pooling="mean"),)
+        kind: Literal["embed", "generate"] = "embed" if endpoint == "/v1/embeddings" else "generate"
+        models = (ModelSettings(name=model, path=given.model, kind=kind),)
     batch = BatchSettings(
         directory=str(work), max_lines=2**31 - 1, max_file_mib=UNLIMITED, tenant_gib=UNLIMITED,
         input_expires_after_days=None, max_in_flight=settings.batch.max_in_flight,

@@ -292,9 +292,11 @@ class Replica:
         self._work_arrived.clear()
         if self._is_stopping:
             return
-        timeout_s = None if wake_s is None else max(0.0, wake_s - self._clock.now_s())
+        if wake_s is None:
+            await self._work_arrived.wait()
+            return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(max(0.0, wake_s - self._clock.now_s())):
                 await self._work_arrived.wait()
         except TimeoutError:
             return

@@ -14,12 +14,11 @@ estimates. Example:
 """
 
 from collections.abc import Iterator
-from math import log, sqrt
+from math import sqrt
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from speciate.core.errors import InvariantError
 from speciate.core.ports import AvailabilitySignal
 from speciate.scaling.course import Course, Stretch
 from speciate.scaling.decide import decide
@@ -34,7 +33,7 @@ from speciate.scaling.market import (
 )
 from speciate.scaling.outlook import Forecast, Outlook, outlook
 from speciate.scaling.plan import Plan, plan
-from speciate.scaling.runs import AGE_EDGES_S, MarketHistory, observed
+from speciate.scaling.runs import MarketHistory, length_s, observed
 
 MAX_TICKS = 192
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
@@ -173,10 +172,10 @@ class _Runs:
             is_known = self._weather is not None and self._weather.is_up == is_up_now
             age_s = now_s - self._weather.since_s if self._weather is not None and is_known else 0.0
             self._is_up = is_up_now
-            self._until_s = now_s + _length_s(self._hazards[is_up_now], next(self._numbers), age_s) - age_s
+            self._until_s = now_s + length_s(self._hazards[is_up_now], next(self._numbers), age_s) - age_s
         while now_s >= self._until_s:
             self._is_up = not self._is_up
-            self._until_s += _length_s(self._hazards[self._is_up], next(self._numbers), 0.0)
+            self._until_s += length_s(self._hazards[self._is_up], next(self._numbers), 0.0)
         return self._is_up
 
 
@@ -205,20 +204,6 @@ def _numbers(scenario: int, zone: int) -> Iterator[float]:
         root = sqrt(PRIMES[(zone * 5 + run) % len(PRIMES)]) * (1 + run // len(PRIMES))
         yield min(1 - 1e-9, max(1e-9, (scenario + 0.5) * root % 1.0))
         run += 1
-
-
-def _length_s(hazards_per_s: tuple[float, ...], number: float, age_s: float) -> float:
-    """Length of a run that has lasted `age_s`, by inverting its survival under piecewise constant hazards."""
-    left = -log(number)
-    at_s = age_s
-    for edge_s, hazard in zip((*AGE_EDGES_S, float("inf")), hazards_per_s, strict=True):
-        if at_s >= edge_s:
-            continue
-        if left <= hazard * (edge_s - at_s):
-            return at_s + left / hazard
-        left -= hazard * (edge_s - at_s)
-        at_s = edge_s
-    raise InvariantError("the last age class has no end")
 
 
 def _on_demand_usd(job: JobState, wall: MarketView, forecast: Forecast) -> float:

@@ -6,6 +6,7 @@ event. Survival by age is SkyNomad's idea (arXiv 2601.06520); piecewise constant
 """
 
 from bisect import bisect_right
+from math import log
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -72,6 +73,20 @@ class MarketHistory(Struct, frozen=True):
 
 def age_class(age_s: float) -> int:
     return bisect_right(AGE_EDGES_S, age_s)
+
+
+def length_s(hazards_per_s: tuple[float, ...], number: float, age_s: float) -> float:
+    """Length of a run that has lasted `age_s`, by inverting its survival: of such runs the share `number` (above 0,
+    below 1) lasts longer."""
+    left = -log(number)
+    at_s = age_s
+    for edge_s, hazard in zip(AGE_EDGES_S, hazards_per_s, strict=False):
+        stays = hazard * max(0.0, edge_s - at_s)
+        if left <= stays:
+            return at_s + left / hazard
+        left -= stays
+        at_s = max(at_s, edge_s)
+    return at_s + left / hazards_per_s[-1]
 
 
 def observed(history: MarketHistory, prices_usd_per_h: dict[str, float | None], now_s: float) -> MarketHistory:

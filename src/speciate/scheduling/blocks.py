@@ -87,17 +87,19 @@ class BlockPool:
         blocks = self._free[rest:]
         del self._free[rest:]
         blocks.reverse()
-        while len(blocks) < num:
-            blocks.append(self._forget_oldest())
-        return blocks
+        return blocks + self._forget_oldest(num - len(blocks)) if len(blocks) < num else blocks
 
-    def _forget_oldest(self) -> int:
-        block, _ = self._idle.popitem(last=False)
-        key = self._key_of[block]
-        self._key_of[block] = None
-        if key is not None:
-            del self._by_key[key]
-        return block
+    def _forget_oldest(self, num: int) -> list[int]:
+        idle, key_of, by_key = self._idle, self._key_of, self._by_key
+        blocks = []
+        for _ in range(num):
+            block, _ = idle.popitem(last=False)
+            key = key_of[block]
+            key_of[block] = None
+            if key is not None:
+                del by_key[key]
+            blocks.append(block)
+        return blocks
 
     def publish(self, block: int, key: bytes) -> None:
         """Make a held, full, computed block findable. The first block with a key keeps it."""
@@ -107,24 +109,25 @@ class BlockPool:
 
     def release(self, blocks: Sequence[int]) -> None:
         """Give up one reference to each. Last block first, so that leaves are forgotten before their parents."""
-        if self._by_key:
-            for block in reversed(blocks):
-                self._release_one(block)
+        free, idle, key_of, more = self._free, self._idle, self._key_of, self._more
+        if not self._by_key:
+            free.extend(blocks)
         else:
-            self._free.extend(blocks)
+            for block in reversed(blocks):
+                if block in more:
+                    self._release_shared(block)
+                elif key_of[block] is None:
+                    free.append(block)
+                else:
+                    idle[block] = None
         if self.num_available > self.num_blocks:
             raise InvariantError(f"KV blocks {list(blocks)[:8]} released more often than taken")
 
-    def _release_one(self, block: int) -> None:
-        num_more = self._more.get(block, 0)
-        if num_more > 1:
-            self._more[block] = num_more - 1
-        elif num_more:
-            del self._more[block]
-        elif self._key_of[block] is None:
-            self._free.append(block)
+    def _release_shared(self, block: int) -> None:
+        if self._more[block] > 1:
+            self._more[block] -= 1
         else:
-            self._idle[block] = None
+            del self._more[block]
 
     def check(self, tables: Iterable[Sequence[int]]) -> None:
         """Raise InvariantError unless every block is in one place and has exactly the holders in `tables`."""

@@ -33,6 +33,11 @@ class KvMemory:
     def num_blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_tokens)
 
+    def prepare(self, seq: Sequence) -> None:
+        """Hash its prompt before it is planned: it arrives while a step runs, and a plan is waited for."""
+        if self._has_prefix_cache:
+            self.extend_keys(seq, (seq.num_tokens - 1) // self.block_tokens)
+
     def find_prefix(self, seq: Sequence) -> list[int]:
         """Reusable blocks of a sequence that waits. Never all of it: its last token is computed anew."""
         if not self._has_prefix_cache:

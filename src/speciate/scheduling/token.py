@@ -42,6 +42,7 @@ class TokenScheduler:
         state = self._state
         self._refuse_impossible(work)
         seq = self._sequence(work)
+        state.memory.prepare(seq)
         state.live[work.seq_id] = seq
         self._expect_realtime(now_s)
         state.waiting[seq.tier].add(seq)

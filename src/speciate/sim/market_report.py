@@ -41,7 +41,6 @@ class Figure(Struct, frozen=True):
     of_best_p90: float
     of_best_worst: float
     starts: float
-    preemptions: float
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
@@ -65,7 +64,6 @@ def _figure(rows: list[Row]) -> Figure:
         of_best_p90=ratios[int(0.9 * (len(ratios) - 1))],
         of_best_worst=ratios[-1],
         starts=fmean(row.num_starts for row in rows),
-        preemptions=fmean(row.num_preempted for row in rows),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from speciate.batch.clock import WallClock
 from speciate.batch.files import FileShelf, batch_of_file, derived_file_id, new_batch_id, new_file_id, safe_filename
 from speciate.batch.lines import LineAnswer, answered_line, line_id, usage_of
-from speciate.batch.pace import UNKNOWN_RATE, Pace
+from speciate.batch.pace import UNKNOWN_RATE, Pace, Paces
 from speciate.batch.records import TokenUsage
 from speciate.core.errors import NotFound
 
@@ -113,3 +113,14 @@ def test_the_pace_is_of_busy_time_and_forgets() -> None:
     for second in range(3601, 3901):
         pace.add(10, float(second))
     assert pace.rate_per_s() == pytest.approx(10.0, rel=0.1)
+
+
+def test_models_have_paces_of_their_own() -> None:
+    paces = Paces()
+    for second in range(10):
+        paces.add("quick", 100, float(second))
+        paces.add("slow", 1, float(second))
+    assert paces.rate_per_s("quick") == pytest.approx(100.0)
+    assert paces.rate_per_s("slow") == pytest.approx(1.0)
+    assert not paces.is_known("other")
+    assert paces.rate_per_s("other") == UNKNOWN_RATE

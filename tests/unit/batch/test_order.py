@@ -1,9 +1,13 @@
 """Which job's lines run next: urgency, fairness, suspects, credit."""
 
-from speciate.batch.order import Credit, choose, is_urgent, suspects_first
+from speciate.batch.order import Credit, choose, suspects_first
 from speciate.batch.records import BatchSpec, JobFacts, LineState, Want
 
 SPEC = BatchSpec("/v1/chat/completions", "file-in", "24h", 86_400.0)
+
+
+def _ten_a_second(model: str) -> float:
+    return 10.0
 
 
 def _job(
@@ -13,36 +17,23 @@ def _job(
 
 
 def test_the_least_served_tenant_comes_first() -> None:
-    wants = choose([_job(1, "a"), _job(2, "b")], {"a": 10.0, "b": 5.0}, {}, 10.0, 50, 0.0)
-    assert wants == (Want(2, 50),)
+    wants = choose([_job(1, "a"), _job(2, "b")], {"a": 10.0, "b": 5.0}, {}, _ten_a_second, 50, 0.0)
+    assert {want.batch_key: want.num_lines for want in wants} == {2: 27, 1: 23}
 
 
 def test_what_one_job_leaves_goes_to_the_next() -> None:
-    wants = choose([_job(1, "a", num_open=30), _job(2, "b")], {}, {1: 10}, 10.0, 50, 0.0)
+    wants = choose([_job(1, "a", num_open=30), _job(2, "b")], {}, {1: 10}, _ten_a_second, 50, 0.0)
     assert wants == (Want(1, 20), Want(2, 30))
 
 
 def test_a_job_short_of_time_goes_before_fairness() -> None:
     late = _job(1, "greedy", deadline_s=15.0)
-    assert is_urgent(late, 10.0, 0.0)
-    assert choose([_job(2, "b"), late], {"greedy": 1e6}, {}, 10.0, 50, 0.0)[0].batch_key == 1
-    assert not is_urgent(_job(1, deadline_s=21.0), 10.0, 0.0)
-
-
-def test_urgency_rises_as_time_passes() -> None:
-    job = _job(1, deadline_s=1000.0)
-    assert [is_urgent(job, 1.0, now_s) for now_s in (0.0, 700.0, 850.0, 999.0, 2000.0)] == [
-        False,
-        False,
-        True,
-        True,
-        True,
-    ]
+    assert choose([_job(2, "b"), late], {"greedy": 1e6}, {}, _ten_a_second, 50, 0.0) == (Want(1, 50),)
 
 
 def test_equal_tenants_go_by_deadline() -> None:
     jobs = [_job(1, deadline_s=90_000.0), _job(2, deadline_s=50_000.0)]
-    assert [want.batch_key for want in choose(jobs, {}, {}, 10.0, 150, 0.0)] == [2, 1]
+    assert [want.batch_key for want in choose(jobs, {}, {}, _ten_a_second, 150, 0.0)] == [2, 1]
 
 
 def test_suspects_run_in_ever_smaller_groups() -> None:

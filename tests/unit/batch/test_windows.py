@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.batch.windows import Backlog, earliest_window_s, offered_window, parse_window
+from speciate.batch.windows import offered_window, parse_window
 from speciate.core.errors import InvalidRequest
 
 
@@ -28,10 +28,3 @@ def test_what_is_no_window_is_refused(text: str) -> None:
 @given(st.floats(0.0, 2.5e7))
 def test_an_offered_window_can_be_asked_for_and_is_longer(earliest_s: float) -> None:
     assert parse_window(offered_window(earliest_s)) >= earliest_s
-
-
-def test_only_work_of_earlier_deadlines_is_ahead() -> None:
-    others = [Backlog(1000, deadline_s=500.0), Backlog(500, deadline_s=5000.0)]
-    assert earliest_window_s(100, 1000.0, others, 10.0, now_s=0.0) == 110.0
-    assert earliest_window_s(100, 9000.0, others, 10.0, now_s=0.0) == 160.0
-    assert earliest_window_s(100, 100.0, others, 10.0, now_s=0.0) == 10.0

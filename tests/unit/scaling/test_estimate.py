@@ -30,6 +30,19 @@ def test_the_documented_example() -> None:
     assert found == estimate(JOB, (WALL, SPOT), MarketHistory(), OPTIONS)
 
 
+def test_the_course_that_is_told_is_the_median_one() -> None:
+    found = estimate(JOB, (WALL, SPOT), MarketHistory(), OPTIONS)
+    assert sum(stretch.usd for stretch in found.stretches) == pytest.approx(found.cost_usd.p50)
+
+
+def test_a_zone_that_has_been_up_for_long_is_expected_to_stay() -> None:
+    old = observed(observed(MarketHistory(), {"zone-a": None}, -31 * HOUR_S), {"zone-a": 0.8}, -30 * HOUR_S)
+    new = observed(observed(MarketHistory(), {"zone-a": None}, -1 * HOUR_S), {"zone-a": 0.8}, -300.0)
+    views = (WALL, SPOT)
+    stays, goes = (estimate(JOB, views, history, OPTIONS).ends_s.mean for history in (old, new))
+    assert stays < 0.8 * goes
+
+
 def test_on_demand_alone_is_exact() -> None:
     found = estimate(JOB, (WALL,), MarketHistory(), OPTIONS)
     assert found.cost_usd.p10 == pytest.approx(found.cost_usd.p90)

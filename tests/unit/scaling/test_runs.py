@@ -1,5 +1,7 @@
 """What a watcher learns of zones: counted by hand."""
 
+from math import exp
+
 import pytest
 
 from speciate.scaling.runs import (
@@ -8,6 +10,7 @@ from speciate.scaling.runs import (
     MarketHistory,
     RunCounts,
     age_class,
+    length_s,
     observed,
 )
 
@@ -69,3 +72,14 @@ def test_the_cheapest_zone_that_is_up_is_the_best() -> None:
 def test_priors_fall_with_age() -> None:
     assert list(UP_PRIOR_PER_S) == sorted(UP_PRIOR_PER_S, reverse=True)
     assert list(DOWN_PRIOR_PER_S) == sorted(DOWN_PRIOR_PER_S, reverse=True)
+
+
+def test_run_lengths_invert_survival() -> None:
+    assert length_s((0.001,) * 4, exp(-2.5), 0.0) == pytest.approx(2500)
+    assert length_s((0.001,) * 4, exp(-2.5), 700.0) == pytest.approx(3200)
+    falling = (1 / 1800, 1 / 5400, 1 / 21_600, 1 / 36_000)
+    assert length_s(falling, exp(-0.5), 0.0) == pytest.approx(900)
+    assert length_s(falling, exp(-1.5), 0.0) == pytest.approx(1800 + 2700)
+    assert length_s(falling, exp(-4.0), 0.0) == pytest.approx(28_800 + 36_000)
+    assert length_s(falling, exp(-0.5), 7200.0) == pytest.approx(7200 + 10_800)
+    assert length_s(falling, exp(-0.5), 90_000.0) == pytest.approx(90_000 + 18_000)

@@ -31,3 +31,17 @@ def test_nothing_happens_in_the_past_or_after_the_end() -> None:
     assert (seen, world.now_s) == ([5.0], 8.0)
     world.run()
     assert (seen, world.now_s) == ([5.0, 9.0], 9.0)
+
+
+def test_soon_happens_at_once_only_if_nothing_else_can_come_before() -> None:
+    world, seen = World(), []
+    world.at(
+        1.0, Priority.STEP_ENDS, lambda _: world.soon(2.0, Priority.PLAN, lambda at_s: seen.append(("free", at_s)))
+    )
+    world.at(3.0, Priority.ARRIVAL, lambda at_s: seen.append(("arrival", at_s)))
+    world.at(
+        2.5, Priority.STEP_ENDS, lambda _: world.soon(3.0, Priority.PLAN, lambda at_s: seen.append(("after", at_s)))
+    )
+    world.run(until_s=4.0)
+    assert seen == [("free", 2.0), ("arrival", 3.0), ("after", 3.0)]
+    assert (world.now_s, world.num_events) == (3.0, 5)

@@ -1,4 +1,5 @@
--- Statements that SQLite and Postgres both understand. `:name` is a parameter.
+-- Statements that SQLite and Postgres both understand. `:name` is a parameter. `state = 1`
+-- and the like stand for the partial indexes: SQLite uses one only where its very condition is in the statement.
 
 -- name: add_file
 INSERT INTO file (id, tenant, purpose, filename, num_bytes, created_s, expires_s)

@@ -22,15 +22,15 @@ ON CONFLICT DO NOTHING;
 
 -- name: pick_pending
 SELECT json_group_array(json_array(idx, start, num_bytes, attempt, deaths)) FROM (
-    SELECT idx, start, num_bytes, attempt, deaths FROM item
+    SELECT idx, start, num_bytes, attempt, deaths FROM item INDEXED BY item_pending
     WHERE batch = :batch AND state = 1 ORDER BY rank LIMIT :limit
 );
 
 -- name: pick_suspects
 SELECT json_group_array(json_array(idx, start, num_bytes, attempt, deaths)) FROM (
-    SELECT idx, start, num_bytes, attempt, deaths FROM item
+    SELECT idx, start, num_bytes, attempt, deaths FROM item INDEXED BY item_suspect
     WHERE batch = :batch AND state = 0
-    AND deaths = (SELECT min(deaths) FROM item WHERE batch = :batch AND state = 0) ORDER BY rank LIMIT :limit
+    AND deaths = (SELECT min(deaths) FROM item INDEXED BY item_suspect WHERE batch = :batch AND state = 0) ORDER BY rank LIMIT :limit
 );
 
 -- name: lease_lines
@@ -60,7 +60,7 @@ WHERE item.batch = j.value ->> 0 AND item.idx = j.value ->> 1 AND item.state = 2
 SELECT key FROM batch WHERE status IN ('in_progress', 'cancelling');
 
 -- name: reap
-UPDATE item SET state = CASE WHEN deaths + 1 >= :max_deaths THEN 7 ELSE 0 END, deaths = deaths + 1
+UPDATE item INDEXED BY item_leased SET state = CASE WHEN deaths + 1 >= :max_deaths THEN 7 ELSE 0 END, deaths = deaths + 1
 WHERE batch = :batch AND state = 2 AND fence >> 32 IN (SELECT id FROM lease WHERE until_s <= :now_s);
 
 -- name: output_page
@@ -95,3 +95,25 @@ SELECT 1;
 
 -- name: has_results
 SELECT 1 FROM result WHERE key >= :batch << 32 AND key < (:batch + 1) << 32 LIMIT 1;
+
+-- The shared ones again with their index by name: without statistics the planner would walk a whole batch.
+
+-- name: jobs
+SELECT key, id, tenant, coalesce(model, ''), spec, created_s, deadline_s,
+    total - completed - failed - cancelled - expired,
+    coalesce((SELECT min(deaths) FROM item INDEXED BY item_suspect WHERE item.batch = batch.key AND state = 0), 0)
+FROM batch WHERE status = 'in_progress' ORDER BY key;
+
+-- name: first_open
+SELECT min(rank) FROM (
+    SELECT min(rank) AS rank FROM item INDEXED BY item_suspect WHERE batch = :batch AND state = 0
+    UNION ALL SELECT min(rank) FROM item INDEXED BY item_pending WHERE batch = :batch AND state = 1
+    UNION ALL SELECT min(rank) FROM item INDEXED BY item_leased WHERE batch = :batch AND state = 2
+) AS ranks;
+
+-- name: num_leased
+SELECT count(*) FROM item INDEXED BY item_leased WHERE batch = :batch AND state = 2;
+
+-- name: dead_lines
+SELECT count(*), coalesce(sum(CASE WHEN deaths + 1 >= :max_deaths THEN 1 ELSE 0 END), 0) FROM item INDEXED BY item_leased
+WHERE batch = :batch AND state = 2 AND fence >> 32 IN (SELECT id FROM lease WHERE until_s <= :now_s);

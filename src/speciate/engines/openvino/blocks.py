@@ -13,6 +13,8 @@ from speciate.core.errors import LoadFailed
 
 BLOCK_TOKENS = 32
 """Fixed by the CPU plugin's paged attention."""
+SCRATCH_BLOCKS = 2
+"""Where the padding of steps is written; part of the budget, and nobody's (see batch.WIDEST_GRAIN)."""
 KV_TYPES = {"u8": Type.u8, "f16": Type.f16, "bf16": Type.bf16, "f32": Type.f32}
 
 
@@ -29,12 +31,15 @@ class CachePort(Struct, frozen=True):
 
 
 class KvBlocks:
-    """Allocated blocks; memory is touched, and so taken, as blocks are first written."""
+    """Allocated blocks, scratch behind those that may be handed out; memory is touched, and so taken, as blocks are
+    first written."""
 
     def __init__(self, ports: tuple[CachePort, ...], num_blocks: int) -> None:
         self.num_blocks = num_blocks
+        self.scratch = tuple(range(num_blocks, num_blocks + SCRATCH_BLOCKS))
         self.block_bytes = sum(port.block_bytes for port in ports)
-        self.tensors = {port.name: Tensor(port.element, [num_blocks, *port.block_shape]) for port in ports}
+        shape = [num_blocks + SCRATCH_BLOCKS]
+        self.tensors = {port.name: Tensor(port.element, [*shape, *port.block_shape]) for port in ports}
 
     @property
     def allocated_bytes(self) -> int:
@@ -46,16 +51,17 @@ class KvBlocks:
 
 
 def allocate_blocks(compiled: CompiledModel, kv_bytes: int) -> KvBlocks:
-    """As many blocks as fit the budget. Raises LoadFailed below two."""
+    """As many blocks as fit the budget, scratch included. Raises LoadFailed below two that may be handed out."""
     ports = tuple(_cache_ports(compiled))
     block_bytes = sum(port.block_bytes for port in ports)
     num_blocks = kv_bytes // block_bytes
-    if num_blocks < 2:
+    least = SCRATCH_BLOCKS + 2
+    if num_blocks < least:
         raise LoadFailed(
             f"kv_bytes {kv_bytes} holds {num_blocks} blocks of {block_bytes} bytes ({BLOCK_TOKENS} tokens); at least "
-            f"two are needed: give at least {2 * block_bytes}"
+            f"{least} are needed: give at least {least * block_bytes}"
         )
-    return KvBlocks(ports, num_blocks)
+    return KvBlocks(ports, num_blocks - SCRATCH_BLOCKS)
 
 
 def _cache_ports(compiled: CompiledModel) -> Iterator[CachePort]:

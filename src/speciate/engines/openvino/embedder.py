@@ -18,6 +18,7 @@ from openvino import CompiledModel, Model, Type
 from openvino import opset15 as ops
 
 from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
+from speciate.engines.openvino.batch import padded_rows
 from speciate.engines.openvino.checkpoint import Array, Checkpoint
 from speciate.engines.openvino.compile import choose_precision, compile_model, runtime_settings
 from speciate.engines.openvino.config import read_decoder_config, read_json
@@ -98,9 +99,11 @@ class OpenVinoEmbedder:
         del self._request, self._kept
 
     def _run(self, rows: Sequence[tuple[int, ...]]) -> Array:
-        """Unit vectors [B, C]."""
+        """Unit vectors [B, C]. Rows and width are padded to a small set of sizes, as steps are (batch.py)."""
+        num_rows = len(rows)
+        rows = [*rows, *[rows[-1]] * (padded_rows(num_rows) - num_rows)]
         counts_B = np.array([len(row) for row in rows])
-        width = int(counts_B.max())
+        width = min(padded_rows(int(counts_B.max())), self._context_tokens)
         ids_BL = np.zeros((len(rows), width), np.int64)
         for place, row in enumerate(rows):
             ids_BL[place, : len(row)] = row
@@ -121,7 +124,7 @@ class OpenVinoEmbedder:
             raise EngineFailed(f"embedding {len(rows)} rows of up to {width} tokens failed: {error}") from error
         pooled_BC: Array = self._request.get_tensor("pooled").data
         unit_BC: Array = pooled_BC / np.maximum(np.linalg.norm(pooled_BC, axis=1, keepdims=True), 1e-12)
-        return unit_BC
+        return unit_BC[:num_rows]
 
 
 def group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:

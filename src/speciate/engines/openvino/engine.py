@@ -11,10 +11,10 @@ from pathlib import Path
 
 from openvino import CompiledModel
 
-from speciate.core.engine import SequenceSpec, StepPlan, StepResult, TokenEngineShape
-from speciate.core.errors import EngineFailed, InvalidRequest
+from speciate.core.engine import SequenceSpec, SequenceStep, StepPlan, StepResult, TokenEngineShape
+from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
 from speciate.engines.openvino.adapters import attach_adapters
-from speciate.engines.openvino.batch import StepArrays, lay_out
+from speciate.engines.openvino.batch import PADDING, StepArrays, lay_out, sizes
 from speciate.engines.openvino.blocks import BLOCK_TOKENS, KvBlocks, allocate_blocks
 from speciate.engines.openvino.checkpoint import Array
 from speciate.engines.openvino.compile import compile_model, runtime_settings
@@ -58,7 +58,9 @@ class OpenVinoEngine:
         blocks = allocate_blocks(compiled, options.kv_bytes)
         shape = _shape(folder, options, source, blocks)
         sampler = Sampler(source.vocab_size, source.eos_token_ids, _read_tokenizer(folder))
-        return cls(shape, compiled, blocks, sampler, source.kept)
+        engine = cls(shape, compiled, blocks, sampler, source.kept)
+        engine._warm(options.warm_tokens)
+        return engine
 
     @property
     def shape(self) -> TokenEngineShape:
@@ -83,7 +85,7 @@ class OpenVinoEngine:
         if not plan.sequences:
             return StepResult(())
         adapter_of = self._adapter_of if self._adapter_numbers else None
-        arrays = lay_out(plan.sequences, BLOCK_TOKENS, adapter_of)
+        arrays = lay_out(plan.sequences, BLOCK_TOKENS, self._blocks.scratch, adapter_of)
         logits = self._infer(plan, arrays)
         if not arrays.sampled:
             return StepResult(())
@@ -98,6 +100,17 @@ class OpenVinoEngine:
         """Free the model and the blocks; steps after it fail."""
         del self._request, self._kept, self._blocks
 
+    def _warm(self, most_tokens: int) -> None:
+        """Decode in scratch blocks, one token a sequence. Raises LoadFailed where the model cannot run."""
+        scratch = self._blocks.scratch
+        try:
+            for size in sizes(most_tokens):
+                steps = tuple(SequenceStep(PADDING, (0,), 0, scratch, True) for _ in range(size))
+                adapter_of = self._adapter_of if self._adapter_numbers else None
+                self._infer(StepPlan(0, steps), lay_out(steps, BLOCK_TOKENS, scratch, adapter_of))
+        except EngineFailed as error:
+            raise LoadFailed(f"the model was loaded but cannot run: {error.message}") from error
+
     def _infer(self, plan: StepPlan, arrays: StepArrays) -> Array:
         """Logits [sampled rows, vocabulary], in the runtime's own memory until the next step."""
         try:
@@ -107,7 +120,7 @@ class OpenVinoEngine:
                 f"step {plan.step_id} of {len(plan.sequences)} sequences and {plan.num_tokens} tokens failed: {error}"
             ) from error
         logits: Array = self._request.get_output_tensor(0).data
-        return logits.reshape(len(arrays.sampled), self._shape.vocab_size)
+        return logits.reshape(-1, self._shape.vocab_size)[: len(arrays.sampled)]
 
 
 def _shape(folder: Path, options: OpenVinoOptions, source: StatefulDecoder, blocks: KvBlocks) -> TokenEngineShape:

@@ -38,6 +38,9 @@ class OpenVinoOptions(Struct, frozen=True):
     adapters: tuple[AdapterFolder, ...] = ()
     model_name: str | None = None
     """What the model is called; None takes the folder's name."""
+    warm_tokens: int = 0
+    """Steps of all sizes up to this many tokens are run once while loading: their kernels are made then, and not while
+    somebody waits."""
     activation_group: int | None = None
     """Width of the groups in which activations are quantised to 8 bit before a matmul with 8 or 4-bit weights; 0 turns
     it off; None takes the measured best (see docs/decisions/0011)."""
