@@ -45,11 +45,6 @@ MUTANTS = {
         "not other.is_pinned and not draft.is_taken(other)",
         "not other.is_pinned",
     ),
-    "sequences in the step are evicted for faster tiers": (
-        "evict.py",
-        "if not s.is_pinned and not draft.is_taken(s)",
-        "if not s.is_pinned",
-    ),
     "prompts that were looked at are lost": (
         "waiting.py",
         "            if seq.stamp == stamp:\n",
