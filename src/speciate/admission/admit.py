@@ -7,7 +7,7 @@ batch        room in the queue, and it can be done before its deadline
 
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from speciate.core.admission import Admitted, Refused, Verdict
 from speciate.core.replica import ReplicaLoad, ReservedShare
@@ -153,7 +153,8 @@ def _late_end(tier: Tier, demand: Demand, load: ReplicaLoad, limits: AdmissionOp
     if earliest_s <= left_s:
         return None
     what = f"the deadline is in {left_s:.2f} s, the earliest that can be kept now is in {earliest_s:.2f} s"
-    return _refused(what, earliest_s - left_s, hint="ask for a later one")
+    refusal = _refused(what, earliest_s - left_s, hint="ask for a later one")
+    return structs.replace(refusal, earliest_deadline_s=now_s + earliest_s)
 
 
 def _window_s(tier: Tier, demand: Demand, now_s: float) -> float | None:

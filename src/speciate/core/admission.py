@@ -34,6 +34,8 @@ class Refused(Struct, frozen=True, tag="refused"):
     """What is full, the value, and what to do."""
     retry_after_s: float
     """When the queue that refused it is expected to have room; 0 < s <= 120."""
+    earliest_deadline_s: float | None = None
+    """The earliest deadline that would be accepted now, absolute; None where no deadline stood in the way."""
 
 
 Verdict = Admitted | Refused

@@ -41,7 +41,7 @@ class TokenSchedulerOptions(Struct, frozen=True):
     max_step_s: float = 1.0
     """No step is planned longer, whatever the slack: it is also how long a cancellation waits."""
     arm_s: float = 30.0
-    """How long after the last real-time or interactive arrival the next one is still expected; 0: no arrival guard."""
+    """How long after the last arrival of a tier the next one is expected, at least; 0: no arrival guard."""
     reservations: tuple[Reservation, ...] = ()
     expected: Reservation | None = None
     """Real-time work that may come right after the start: the guard is up for `start_arm_s` after the first request."""

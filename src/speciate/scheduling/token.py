@@ -108,6 +108,8 @@ class TokenScheduler:
         waiting = [seq for seq in state.live.values() if seq.phase is Phase.WAITING]
         if len(waiting) + len(holders) != len(state.live):
             raise InvariantError(f"{len(state.live)} sequences: {len(waiting)} waiting, {len(holders)} resident")
+        if state.realtime.keys() != {seq.seq_id for seq in state.live.values() if seq.tier is REALTIME}:
+            raise InvariantError(f"{len(state.realtime)} real-time sequences in the books are not those that live")
         for tier, queue in state.waiting.items():
             queue.check([seq for seq in waiting if seq.tier is tier])
 

@@ -100,7 +100,10 @@ def test_all_choices_of_a_request_count() -> None:
 
 
 def test_an_infeasible_window_names_the_earliest_that_can_be_kept() -> None:
-    reason = refused(admit(Demand(DOCS, 1000, 200, deadline_s=101.0), load(), LIMITS, 100.0)).reason
+    verdict = refused(admit(Demand(DOCS, 1000, 200, deadline_s=101.0), load(), LIMITS, 100.0))
+    reason, earliest_s = verdict.reason, verdict.earliest_deadline_s
+    assert earliest_s == pytest.approx(102.31)
+    assert isinstance(admit(Demand(DOCS, 1000, 200, deadline_s=earliest_s), load(), LIMITS, 100.0), Admitted)
     assert "the deadline is in 1.00 s, the earliest that can be kept now is in 2.31 s" in reason
     assert isinstance(admit(Demand(DOCS, 1000, 200, deadline_s=102.4), load(), LIMITS, 100.0), Admitted)
 
