@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from speciate.bench.server import free_port, running_server
+from speciate.bench.server import running_server
 from speciate.core.errors import LoadFailed
 from speciate.models.pocket import TEXT_DIR
 
@@ -89,10 +89,22 @@ async def test_a_server_that_dies_at_start_shows_its_log(tmp_path: Path) -> None
             pass
 
 
-async def test_ctrl_c_ends_it_quietly() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "speciate", "serve", "--port", str(free_port()), stderr=asyncio.subprocess.PIPE
+async def _start() -> asyncio.subprocess.Process:
+    """In a terminal Ctrl-C reaches a command; whoever starts these tests in the background may have it ignored."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "speciate",
+        "serve",
+        "--port",
+        "0",
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+async def test_ctrl_c_ends_it_quietly() -> None:
+    process = await _start()
     assert process.stderr is not None
     async with asyncio.timeout(60):
         while b"startup complete" not in await process.stderr.readline():
@@ -106,9 +118,7 @@ async def test_ctrl_c_ends_it_quietly() -> None:
 @pytest.mark.parametrize("after_s", [0.15, 0.3, 0.45, 0.6, 0.9])
 async def test_ctrl_c_is_quiet_while_it_starts_too(after_s: float) -> None:
     """Importing, loading, opening the door. (In the first 0.05 s it is Python itself that starts.)"""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "speciate", "serve", "--port", "0", stderr=asyncio.subprocess.PIPE
-    )
+    process = await _start()
     await asyncio.sleep(after_s)
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(60):
@@ -118,9 +128,7 @@ async def test_ctrl_c_is_quiet_while_it_starts_too(after_s: float) -> None:
 
 
 async def test_sigterm_is_an_orderly_end() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "speciate", "serve", "--port", "0", stderr=asyncio.subprocess.PIPE
-    )
+    process = await _start()
     assert process.stderr is not None
     async with asyncio.timeout(60):
         while b"startup complete" not in await process.stderr.readline():
