@@ -180,7 +180,9 @@ async def test_slow_readers_get_merged_deltas_and_all_of_the_text(start_server):
     await asyncio.sleep(0.5)
     data = b""
     while b"[DONE]" not in data:
-        data += await asyncio.wait_for(reader.read(2048), 10)
+        more = await asyncio.wait_for(reader.read(2048), 10)
+        assert more, f"the stream ended early: {data[-500:]!r}"
+        data += more
     lines = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
     text = "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines)
     assert text == " ".join(map(str, range(900)))
