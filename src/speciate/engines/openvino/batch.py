@@ -23,7 +23,7 @@ PADDING = -1
 """The sequence id of padding."""
 EXACT_ROWS = 16
 GRAINS = ((64, 4), (128, 8), (512, 16), (2048, 32))
-"""Up to so many rows, sizes are multiples of so many: at most a quarter of them padding, 3 % on average above 64."""
+"""Up to so many rows, sizes are multiples of so many: at most a quarter padding, 1 to 4 % on average above 64."""
 WIDEST_GRAIN = 64
 
 
