@@ -1,0 +1,72 @@
+"""Trains the autoencoder: `python -m recipes.pocket_image.autoencoder --folder out/image`."""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional
+
+from recipes.pocket_image.batches import draw_mixed_batch
+from recipes.pocket_image.networks import make_autoencoder
+
+_KL_WEIGHT = 3e-5
+
+
+def train_autoencoder(folder: Path, num_steps: int, seed: int, batch: int = 48, rate: float = 3e-3) -> None:
+    """Writes `folder`/vae, its latents scaled so that each channel has mean 0 and deviation 1."""
+    torch.manual_seed(seed)
+    rng, model = random.Random(seed), make_autoencoder()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, num_steps, pct_start=0.1)
+    started_s = time.process_time()
+    for step in range(1, num_steps + 1):
+        pixels, _, _ = draw_mixed_batch(rng, batch)
+        loss, error = _loss(model, pixels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 20 == 0:
+            print(f"step {step} error {error:.4f} cpu {time.process_time() - started_s:.0f} s", flush=True)
+        if step % 200 == 0 or step == num_steps:
+            model.save_pretrained(folder / "vae")
+    _normalise(model, rng)
+    model.save_pretrained(folder / "vae")
+
+
+def _loss(model: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
+    posterior = model.encode(pixels).latent_dist
+    drawn = model.decode(posterior.sample()).sample
+    error = functional.l1_loss(drawn, pixels) + functional.mse_loss(drawn, pixels)
+    return error + _KL_WEIGHT * posterior.kl().mean(), float(error.detach())
+
+
+@torch.no_grad()
+def _normalise(model: AutoencoderKL, rng: random.Random) -> None:
+    """Folds mean and deviation of each latent channel into the convolutions around it."""
+    latents = torch.cat([model.encode(draw_mixed_batch(rng, 64)[0]).latent_dist.mean for _ in range(8)])
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    num, into, out = len(mean), model.quant_conv, model.post_quant_conv
+    out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
+    out.weight *= deviation[None, :, None, None]
+    into.weight[:num] /= deviation[:, None, None, None]
+    into.bias[:num] = (into.bias[:num] - mean) / deviation
+    into.bias[num:] -= 2 * deviation.log()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--num-steps", type=int, default=1200)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    train_autoencoder(given.folder, given.num_steps, given.seed)
+
+
+if __name__ == "__main__":
+    main()
