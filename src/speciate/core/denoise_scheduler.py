@@ -1,0 +1,138 @@
+"""What a denoise scheduler takes and gives. Pure: time and data in, data out."""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from speciate.core.denoise import DenoisePlan, ItemFacts, Stage
+from speciate.core.segment import Segment, Tier
+
+
+class DenoiseWork(Struct, frozen=True):
+    """An item to schedule."""
+
+    item_id: int
+    model: str
+    facts: ItemFacts
+    segment: Segment
+    """Its E2E promise is the item's, unless `deadline_s` says otherwise."""
+    arrival_s: float
+    tenant: str = "default"
+    deadline_s: float | None = None
+    """Absolute: past it nobody waits, and the item is dropped and reported in `DenoiseDecision.expired`."""
+    adapters: tuple[str, ...] = ()
+    is_reproducible: bool = False
+    may_downgrade: bool = False
+    """Whether it may be relegated to the batch tier; otherwise it stays in its tier, late or not."""
+    preview_after: tuple[int, ...] = ()
+    """Numbers of passes, rising, after which a preview is decoded."""
+
+
+class LoadPlan(Struct, frozen=True):
+    """Put a model on the device; those of `unload` leave it first."""
+
+    step_id: int
+    model: str
+    unload: tuple[str, ...] = ()
+
+
+class AttachPlan(Struct, frozen=True):
+    """Put adapters beside their model, which is on the device."""
+
+    step_id: int
+    model: str
+    attach: tuple[str, ...]
+    detach: tuple[tuple[str, str], ...] = ()
+    """(model, adapter) that make room."""
+
+
+DevicePlan = DenoisePlan | LoadPlan | AttachPlan
+
+
+class DenoiseDecision(Struct, frozen=True):
+    """What to do now. `plan` is None when nothing can run before the next arrival, or before `wake_s` if set."""
+
+    plan: DevicePlan | None
+    predicted_s: float = 0.0
+    """The step's expected duration, without margin."""
+    paused: tuple[int, ...] = ()
+    """Items of the step before that are not done with their stage and sit this one out for more urgent ones."""
+    relegated: tuple[tuple[int, Tier], ...] = ()
+    """(item_id, the tier it now runs in): told to the client."""
+    expired: tuple[int, ...] = ()
+    """Dropped because their deadline passed; already forgotten."""
+    fetch: tuple[str, ...] = ()
+    """Models to bring from disk to host memory in the background, the most urgent first."""
+    drop: tuple[str, ...] = ()
+    """Models to let go from host memory."""
+    wake_s: float | None = None
+
+
+class DenoiseOutcome(Struct, frozen=True):
+    """What a step did. An item whose last decode slice is done is forgotten by the scheduler."""
+
+    plan: DevicePlan
+    observed_s: float
+    lost: frozenset[int] = frozenset()
+    """Items that cannot go on; the scheduler forgets them."""
+    is_failed: bool = False
+    """The whole step was lost: nobody advanced."""
+
+
+class Pending(Struct, frozen=True, gc=False):
+    """An item that is not done, as far as those behind it are concerned."""
+
+    item_id: int
+    tier: Tier
+    """The tier that serves it now."""
+    model: str
+    due_s: float
+    """Absolute; infinite where nothing was promised."""
+    work_s: float
+    """Seconds of steps that it still needs, alone."""
+    arrival_s: float
+    passes_done: int
+    num_passes: int
+    stage: Stage
+    eta_s: float
+    """When it is expected to be done, absolute."""
+
+
+class DenoiseLoad(Struct, frozen=True):
+    """A snapshot for admission, routing and progress: what is pending, in the order in which it is expected to end."""
+
+    pending: tuple[Pending, ...]
+    margin: float = 1.0
+    """Observed over predicted step time, 95th percentile."""
+    prediction_error: float = 0.0
+    """Mean absolute error of predicted step times, relative."""
+    resident: tuple[str, ...] = ()
+    """Models on the device."""
+    wasted_s: float = 0.0
+    """Step-seconds spent on work that nobody got."""
+    num_pauses: int = 0
+
+
+class DenoiseScheduler(Protocol):
+    """Decides what one device runs next. `plan` and `commit` alternate; `add` and `abort` may come in between."""
+
+    def add(self, work: DenoiseWork, now_s: float) -> None:
+        """Queue an item. Raises InvalidRequest if it can never run here or its id is in use."""
+        ...
+
+    def abort(self, item_id: int, now_s: float) -> None:
+        """Forget an item at this step boundary (or the next, if it is in the step that runs); unknown ids are
+        ignored."""
+        ...
+
+    def plan(self, now_s: float, within_s: float = float("inf")) -> DenoiseDecision:
+        """The next step, one that is expected to take at most `within_s` with its margin; None if none is so short."""
+        ...
+
+    def commit(self, outcome: DenoiseOutcome, now_s: float) -> None: ...
+
+    def load(self, now_s: float) -> DenoiseLoad: ...
+
+    def check(self) -> None:
+        """Raise InvariantError if items do not add up."""
+        ...
