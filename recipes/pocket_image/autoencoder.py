@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     train_autoencoder(given.folder, given.num_steps, given.seed)
 
 

@@ -1,5 +1,7 @@
 """Pictures with their prompts, made as they are needed."""
 
+# ruff: noqa: N806 -- names end in their shape
+
 import random
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Text encoder and UNet as one thing to train, and the running mean of its weights that is exported."""
 
+# ruff: noqa: N803, N806 -- names end in their shape
+
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +19,7 @@ _UNPROMPTED_SHARE = 0.1
 """Prompts left out while training, for classifier-free guidance (Ho and Salimans 2022)."""
 
 _MOST_WEIGHT = 5.0
-"""Of the error in the picture itself: times with little noise count no more than this (as Min-SNR, Hang et al. 2023)."""
+"""Of the error in the picture itself, at times with little noise (as Min-SNR, Hang et al. 2023)."""
 
 
 class Denoiser(nn.Module):

@@ -9,7 +9,8 @@ from recipes.pocket_image.denoiser import Denoiser
 
 
 def write_folder(model: Denoiser, folder: Path) -> None:
-    """In float16; the folder holds the autoencoder already."""
+    """The autoencoder is in the folder already. Networks in float16; the small text encoder stays float32, as pipelines
+    take their own type from it when none is asked for."""
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text_encoder=model.text_encoder,
@@ -20,4 +21,6 @@ def write_folder(model: Denoiser, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(torch.float16).save_pretrained(folder)
+    pipeline.unet.to(torch.float16)
+    pipeline.vae.to(torch.float16)
+    pipeline.save_pretrained(folder)

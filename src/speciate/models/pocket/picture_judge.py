@@ -4,6 +4,9 @@ A small convolutional classifier, strict on purpose: it was also trained on pict
 too many or none, or are malformed, and calls them so. Needs torch.
 """
 
+# ruff: noqa: N803, N806 -- names end in their shape
+
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -58,7 +61,7 @@ class JudgeNetwork(nn.Module):
         super().__init__()
         widths = (3, 24, 48, 64, 64)
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, stride=1 if index == 0 else 2, padding=1), nn.GroupNorm(8, after),
                        nn.SiLU()]  # fmt: skip
         self.body = nn.Sequential(*layers)
