@@ -28,55 +28,71 @@ class DenoiseWork(Struct, frozen=True):
     """Numbers of passes, rising, after which a preview is decoded."""
 
 
+class Asset(Struct, frozen=True, order=True):
+    """What has to be on the device for an item to run: a checkpoint, or an adapter of one."""
+
+    model: str
+    adapter: str = ""
+    """Empty: the checkpoint itself."""
+
+
 class LoadPlan(Struct, frozen=True):
-    """Put a model on the device; those of `unload` leave it first."""
+    """Put an asset on the device, beside the steps that go on; those of `unload` leave it first. One load at a time."""
 
-    step_id: int
-    model: str
-    unload: tuple[str, ...] = ()
-
-
-class AttachPlan(Struct, frozen=True):
-    """Put adapters beside their model, which is on the device."""
-
-    step_id: int
-    model: str
-    attach: tuple[str, ...]
-    detach: tuple[tuple[str, str], ...] = ()
-    """(model, adapter) that make room."""
-
-
-DevicePlan = DenoisePlan | LoadPlan | AttachPlan
+    load_id: int
+    asset: Asset
+    unload: tuple[Asset, ...] = ()
 
 
 class DenoiseDecision(Struct, frozen=True):
-    """What to do now. `plan` is None when nothing can run before the next arrival, or before `wake_s` if set."""
+    """What to do now. `plan` is None when nothing can run before the next arrival, load, or `wake_s` if set."""
 
-    plan: DevicePlan | None
+    plan: DenoisePlan | None
     predicted_s: float = 0.0
     """The step's expected duration, without margin."""
+    load: LoadPlan | None = None
+    """Begin this load now; its end is committed like a step's."""
+    fetch: tuple[Asset, ...] = ()
+    """Bring these from disk to host memory in the background, the most urgent first."""
+    drop: tuple[Asset, ...] = ()
+    """Let these go from host memory."""
     paused: tuple[int, ...] = ()
-    """Items of the step before that are not done with their stage and sit this one out for more urgent ones."""
+    """Items of the step before that sit this one out although they are not done: something more urgent runs."""
     relegated: tuple[tuple[int, Tier], ...] = ()
     """(item_id, the tier it now runs in): told to the client."""
     expired: tuple[int, ...] = ()
     """Dropped because their deadline passed; already forgotten."""
-    fetch: tuple[str, ...] = ()
-    """Models to bring from disk to host memory in the background, the most urgent first."""
-    drop: tuple[str, ...] = ()
-    """Models to let go from host memory."""
     wake_s: float | None = None
 
 
-class DenoiseOutcome(Struct, frozen=True):
+class StepDone(Struct, frozen=True, tag="step"):
     """What a step did. An item whose last decode slice is done is forgotten by the scheduler."""
 
-    plan: DevicePlan
+    plan: DenoisePlan
     observed_s: float
     lost: frozenset[int] = frozenset()
     """Items that cannot go on; the scheduler forgets them."""
     is_failed: bool = False
     """The whole step was lost: nobody advanced."""
+
+
+class LoadDone(Struct, frozen=True, tag="load"):
+    """What a load did; comes at any time, also while a step runs. A failed one left the asset where it was."""
+
+    plan: LoadPlan
+    observed_s: float
+    is_failed: bool = False
+
+
+class FetchDone(Struct, frozen=True, tag="fetch"):
+    """An asset came into host memory, or did not."""
+
+    asset: Asset
+    observed_s: float
+    is_failed: bool = False
+
+
+DenoiseOutcome = StepDone | LoadDone | FetchDone
 
 
 class Pending(Struct, frozen=True, gc=False):
@@ -106,15 +122,15 @@ class DenoiseLoad(Struct, frozen=True):
     """Observed over predicted step time, 95th percentile."""
     prediction_error: float = 0.0
     """Mean absolute error of predicted step times, relative."""
-    resident: tuple[str, ...] = ()
-    """Models on the device."""
+    resident: tuple[Asset, ...] = ()
+    """On the device."""
     wasted_s: float = 0.0
     """Step-seconds spent on work that nobody got."""
     num_pauses: int = 0
 
 
 class DenoiseScheduler(Protocol):
-    """Decides what one device runs next. `plan` and `commit` alternate; `add` and `abort` may come in between."""
+    """Decides what one device runs next. `plan` and `commit` of its step alternate; everything else may come between."""
 
     def add(self, work: DenoiseWork, now_s: float) -> None:
         """Queue an item. Raises InvalidRequest if it can never run here or its id is in use."""
@@ -126,7 +142,8 @@ class DenoiseScheduler(Protocol):
         ...
 
     def plan(self, now_s: float, within_s: float = float("inf")) -> DenoiseDecision:
-        """The next step, one that is expected to take at most `within_s` with its margin; None if none is so short."""
+        """The next step, one that is expected to take at most `within_s` with its margin; None if none is so short.
+        Raises InvariantError while one is in flight."""
         ...
 
     def commit(self, outcome: DenoiseOutcome, now_s: float) -> None: ...
