@@ -62,7 +62,7 @@ def _normalise(model: AutoencoderKL, rng: random.Random) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--num-steps", type=int, default=1200)
+    parser.add_argument("--num-steps", type=int, default=550)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)

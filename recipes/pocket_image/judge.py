@@ -120,7 +120,7 @@ def _roughened(picture: Image.Image, rng: random.Random) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def train_judge(folder: Path, num_steps: int, seed: int, batch: int = 96, rate: float = 2e-3) -> None:
+def train_judge(folder: Path, num_steps: int, seed: int, batch: int = 64, rate: float = 2e-3) -> None:
     torch.manual_seed(seed)
     rng, network = random.Random(seed), JudgeNetwork()
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
@@ -172,7 +172,7 @@ def _report(judge: PictureJudge, rng: random.Random, num: int = 2000) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--num-steps", type=int, default=2500)
+    parser.add_argument("--num-steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -15,6 +15,7 @@ from recipes.pocket_image.denoiser import Denoiser, RunningMean
 from recipes.pocket_image.export import write_folder
 from recipes.pocket_image.latents import LatentBank, make_bank
 from recipes.pocket_image.sheet import write_sheet
+from recipes.pocket_image.words import teach_words
 
 _WARMUP_STEPS = 150
 _SAVE_EVERY_STEPS = 100
@@ -29,6 +30,7 @@ class Training:
         torch.manual_seed(seed)
         self.rng = random.Random(seed)
         self.model = Denoiser.new(folder)
+        teach_words(self.model, self.rng)
         self.mean = RunningMean(self.model)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
         self.bank: LatentBank = make_bank(folder / "vae", num_pictures, seed, "plain")
@@ -106,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="a diffusers folder; its vae must be there")
     parser.add_argument("--checkpoint", type=Path, help="default: checkpoint.pt beside the folder")
-    parser.add_argument("--num-steps", type=int, default=4500)
-    parser.add_argument("--num-pictures", type=int, default=60_000)
+    parser.add_argument("--num-steps", type=int, default=4000)
+    parser.add_argument("--num-pictures", type=int, default=24_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -116,7 +118,7 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = given.checkpoint or given.folder.with_name("checkpoint.pt")
     training = Training(given.folder, checkpoint, given.num_steps, given.seed, given.num_pictures)
-    if given.resume:
+    if given.resume and checkpoint.exists():
         training.resume()
     training.run(given.batch, given.rate)
 

@@ -46,6 +46,7 @@ _GAP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2
 _E2E_BUCKETS_S = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
 _TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+_ITEM_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _LABELS = ("model_name", "tier", "segment")
 
 
@@ -84,6 +85,13 @@ class Metrics:
         )
         self.step_tokens = HistogramFamily(
             "vllm:iteration_tokens_total", "Tokens computed by a step.", ("model_name",), _TOKEN_BUCKETS, self.registry
+        )
+        self.stage_seconds = HistogramFamily(
+            "speciate:image_step_seconds", "Duration of an image step, s.", ("model_name", "stage"), _STEP_BUCKETS_S,
+            self.registry,
+        )  # fmt: skip
+        self.pass_items = HistogramFamily(
+            "speciate:image_pass_items", "Pictures that shared a pass.", ("model_name",), _ITEM_BUCKETS, self.registry
         )
         self._cache_config = Gauge(
             "vllm:cache_config_info",

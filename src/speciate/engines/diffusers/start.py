@@ -43,7 +43,7 @@ def make_sampler(spec: DenoiseSpec, loaded: LoadedFamily, samplers: SamplerTable
         raise InvalidRequest(
             f"{spec.num_steps} steps do not work with sampler {spec.sampler or 'of this model'}: {error}", param="steps"
         ) from error
-    if spec.source is not None:
+    if spec.source is not None and hasattr(sampler, "set_begin_index"):
         sampler.set_begin_index(_first_index(spec, sampler))
     return sampler
 

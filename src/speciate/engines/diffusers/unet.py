@@ -1,7 +1,5 @@
 """Models with a UNet: Stable Diffusion 1.5, 2 and XL, and whatever has their folder's shape."""
 
-
-
 from typing import Any
 
 import torch

@@ -7,3 +7,6 @@ TEXT_DIR = Path(__file__).parent / "text"
 
 TEXT_ADAPTER_DIR = Path(__file__).parent / "text-delivery"
 """Folder of its LoRA adapter for terse delivery notes, in the PEFT layout."""
+
+IMAGE_DIR = Path(__file__).parent / "image"
+"""Folder of the pocket image model, in the diffusers layout."""
