@@ -1,7 +1,8 @@
 """The protocol of stepped image and video engines, and the plan of one step.
 
 An item is one picture or one video. Its life is a row of steps, each of one stage; items of one stage, one model and
-one shape of latents may share a step, whatever their sampler, number of passes, guidance or adapters are:
+one shape of latents may share a step, whatever their sampler, number of passes, guidance or adapters are (and encoding
+is shared whatever the shape):
 
     encode -> pass 0 -> pass 1 -> ... -> (preview slices) -> ... -> pass n-1 -> decode slices -> gone
 
@@ -200,7 +201,12 @@ class AdapterHost(Protocol):
 
 
 class ModelHost(Protocol):
-    """Many checkpoints over one device: what residency moves. `load` and `unload` come between steps."""
+    """Many checkpoints over one device: what residency moves. Steps of models that are loaded go on meanwhile."""
+
+    def facts(self, model: str, spec: DenoiseSpec) -> ItemFacts:
+        """What an item will be made of, from the folder's configuration alone: the model need not be loaded. Raises
+        InvalidRequest where size, steps or sampler cannot be used."""
+        ...
 
     def fetch(self, model: str) -> None:
         """Disk to host memory, where it stays until `drop`. Blocks; from a thread of its own. Raises LoadFailed."""
@@ -211,7 +217,7 @@ class ModelHost(Protocol):
         ...
 
     def unload(self, model: str) -> None:
-        """Off the device; it must have no items."""
+        """Off the device; its items were saved and removed before."""
         ...
 
     def drop(self, model: str) -> None:

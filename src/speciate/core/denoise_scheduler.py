@@ -130,7 +130,7 @@ class DenoiseLoad(Struct, frozen=True):
 
 
 class DenoiseScheduler(Protocol):
-    """Decides what one device runs next. `plan` and `commit` of its step alternate; everything else may come between."""
+    """Decides what one device runs next. `plan` and `commit` of its step alternate; all else may come in between."""
 
     def add(self, work: DenoiseWork, now_s: float) -> None:
         """Queue an item. Raises InvalidRequest if it can never run here or its id is in use."""
@@ -152,4 +152,25 @@ class DenoiseScheduler(Protocol):
 
     def check(self) -> None:
         """Raise InvariantError if items do not add up."""
+        ...
+
+
+class Forecast(Struct, frozen=True):
+    """What would become of an item that is not queued yet. Times are absolute."""
+
+    work_s: float
+    """Seconds of steps that it needs, alone."""
+    due_s: float
+    """What it was promised; infinite if nothing."""
+    finish_s: float
+    """When it would be done, margin included."""
+    earliest_due_s: float
+    """The earliest due time that could be kept now without making anyone late."""
+
+
+class Forecaster(Protocol):
+    """An optional ability of a denoise scheduler: admission asks before it promises."""
+
+    def forecast(self, work: DenoiseWork, now_s: float) -> Forecast:
+        """Changes nothing."""
         ...
