@@ -6,13 +6,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from recipes.pocket_image.tokenizer import LENGTH_TOKENS
 from speciate.models.pocket.draw import SIZE_PX
 
-LATENT_CHANNELS = 4
+LATENT_CHANNELS = 8
 LATENT_SIZE = SIZE_PX // 4
 TEXT_WIDTH = 64
 
 
 def make_autoencoder() -> AutoencoderKL:
-    """32 x 32 pixels to 8 x 8 places of four numbers, and back."""
+    """32 x 32 pixels to 8 x 8 places of eight numbers, and back."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -46,6 +46,7 @@ from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
+from speciate.image_assembly import LoadedImageModel, is_image_model, load_image_model, picture_replicas, served_images
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_ADAPTER_DIR, TEXT_DIR
 from speciate.models.text_model import TextModel, load_text_model
@@ -102,7 +103,7 @@ def serve(settings: Settings) -> int:
     """Load, listen, serve until SIGTERM or SIGINT, drain; gives the exit status. Raises ConfigError, LoadFailed, and
     KeyboardInterrupt for a SIGINT while models load."""
     listener = bind(settings.server)
-    server = build_server(settings, [load_model(model) for model in settings.models])
+    server = build_server(settings, [load_any(model) for model in settings.models])
     front = _Front(_uvicorn_config(settings.server))
     front.take_signals()
     collect_seldom()
@@ -162,6 +163,11 @@ def bind(server: ServerSettings) -> socket.socket:
     return listener
 
 
+def load_any(settings: ModelSettings) -> LoadedModel | LoadedImageModel:
+    """Read the folder and load its engines. Raises LoadFailed, and ConfigError where an extra is not installed."""
+    return load_image_model(settings) if is_image_model(settings) else load_model(settings)
+
+
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Read the folder and load its engines. Raises LoadFailed."""
     folder = POCKET_FOLDERS.get(settings.path, Path(settings.path).expanduser())
@@ -182,8 +188,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     return loaded
 
 
-def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
+def build_server(settings: Settings, loaded: Sequence[LoadedModel | LoadedImageModel]) -> Server:
     """Replicas on one device, and the gateway in front of them."""
+    models = [model for model in loaded if isinstance(model, LoadedModel)]
     device, clock = Device("cpu"), MonotonicClock()
     metrics = Metrics(_exporter(settings.telemetry.otel, clock))
     metrics.build.labels(__version__).set(1)
@@ -200,13 +207,16 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
         if m.engine is not None
     }
     embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
+    served = [s for m in models for s in _served(m, settings.model_segments(m.settings))]
+    images = [model for model in loaded if isinstance(model, LoadedImageModel)]
     gateway = Gateway(
-        tuple(served for m in models for served in _served(m, settings.model_segments(m.settings))),
+        (*served, *served_images(images, settings)),
         replicas,
         embedders,
         settings.admission,
         clock,
         metrics,
+        picture_replicas(images, device, clock, metrics),
     )
     return Server(gateway, device, metrics)
 

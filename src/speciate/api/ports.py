@@ -3,8 +3,9 @@
 from typing import Protocol
 
 from speciate.core.output import Embeddings
+from speciate.core.picture import PictureRequest
 from speciate.core.request import EmbedRequest, GenerateRequest
-from speciate.runtime.gateway import ServedModel, Submission
+from speciate.runtime.gateway import PictureSubmission, ServedModel, Submission
 
 
 class Gateway(Protocol):
@@ -15,6 +16,10 @@ class Gateway(Protocol):
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
+
+    async def paint(self, request: PictureRequest) -> PictureSubmission:
+        """Closing the submission's events cancels the work."""
+        ...
 
     def served(self) -> tuple[ServedModel, ...]: ...
 

@@ -59,6 +59,10 @@ def is_adapter_folder(path: Path) -> bool:
     return (path / "adapter_config.json").is_file()
 
 
+def is_diffusers_folder(path: Path) -> bool:
+    return (path / "model_index.json").is_file()
+
+
 def read_model_folder(path: Path) -> ModelFolder:
     """Raises LoadFailed that names the file and the key."""
     if not path.is_dir():

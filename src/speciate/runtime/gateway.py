@@ -1,6 +1,7 @@
 """The way in: find the model, ask admission, hand to its replica. A request reads downwards in `submit`."""
 
 from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -10,14 +11,17 @@ from msgspec import Struct
 from speciate.admission.admit import AdmissionOptions, Demand, admit
 from speciate.admission.room import room_after_refusal, room_beside
 from speciate.core.admission import Refused, Room
+from speciate.core.denoise import DenoiseShape
 from speciate.core.errors import InvalidRequest, ModelNotFound, Overloaded
 from speciate.core.output import Embeddings, OutputEvent
+from speciate.core.picture import PictureRequest
 from speciate.core.ports import Clock
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.segment import Segment, Tier
 from speciate.models.text_model import TextModel
 from speciate.runtime.embedder import Embedder
+from speciate.runtime.picture_replica import PictureReplica, PictureStream
 from speciate.runtime.replica import Replica
 from speciate.telemetry.metrics import Metrics
 
@@ -31,19 +35,22 @@ class ServedModel(Struct, frozen=True):
     name: str
     base: str
     """The loaded model that answers: the key of its replica or embedder."""
-    kind: Literal["generate", "embed"]
+    kind: Literal["generate", "embed", "image"]
     context_tokens: int
     created: int
     """Unix seconds."""
     root: str
     """The folder it was loaded from."""
-    text: TextModel
+    text: TextModel | None
+    """None: it takes no text apart."""
     adapter: str | None = None
     owned_by: str = "speciate"
     segments: dict[Tier, Segment] = {}
     """What each tier promises to this model's requests; all three tiers."""
     default_tier: Tier = Tier.INTERACTIVE
     """Of requests that name none."""
+    image: DenoiseShape | None = None
+    """What it draws, where it does."""
 
 
 class Submission(Struct, frozen=True):
@@ -54,6 +61,14 @@ class Submission(Struct, frozen=True):
     events: AsyncGenerator[OutputEvent, None]
     room: Room
     """What this tier still takes beside it."""
+
+
+class PictureSubmission(Struct, frozen=True):
+    """An admitted picture: closing `events` cancels it."""
+
+    request_id: str
+    tier: Tier
+    events: PictureStream
 
 
 class Gateway:
@@ -67,10 +82,12 @@ class Gateway:
         limits: AdmissionOptions,
         clock: Clock,
         metrics: Metrics,
+        pictures: Mapping[str, PictureReplica] = MappingProxyType({}),
     ) -> None:
         self._models = {model.name: model for model in models}
         self._replicas = replicas
         self._embedders = embedders
+        self._pictures = pictures
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
@@ -102,6 +119,15 @@ class Gateway:
         num_tokens = sum(len(tokens) for tokens in request.inputs)
         self._metrics.embedded(request, num_tokens, self._clock.now_s())
         return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
+
+    async def paint(self, request: PictureRequest) -> PictureSubmission:
+        """Admit and start one picture. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""
+        model = self.find(request.model)
+        opened = await self._picture_replica_of(model).submit(request, self._limits.pictures)
+        if isinstance(opened, Refused):
+            self._metrics.refused_picture(model.base, request)
+            raise Overloaded(opened.reason, retry_after_s=opened.retry_after_s)
+        return PictureSubmission(request.request_id, opened.tier, opened)
 
     def find(self, name: str) -> ServedModel:
         """Raises ModelNotFound that names what exists."""
@@ -138,9 +164,11 @@ class Gateway:
         """Raise InvariantError if any replica's accounting does not add up."""
         for replica in self._replicas.values():
             replica.check()
+        for pictures in self._pictures.values():
+            pictures.check()
 
-    def _workers(self) -> list[Replica | Embedder]:
-        return [*self._replicas.values(), *self._embedders.values()]
+    def _workers(self) -> list[Replica | Embedder | PictureReplica]:
+        return [*self._replicas.values(), *self._embedders.values(), *self._pictures.values()]
 
     def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> tuple[Tier, Room]:
         demand = Demand(
@@ -161,8 +189,15 @@ class Gateway:
 
     def _replica_of(self, model: ServedModel) -> Replica:
         if model.kind != "generate":
-            raise InvalidRequest(f"{model.name} makes embeddings, not text; use /v1/embeddings.", param="model")
+            makes = "embeddings" if model.kind == "embed" else "pictures"
+            raise InvalidRequest(f"{model.name} makes {makes}, not text; ask another model.", param="model")
         return self._replicas[model.base]
+
+    def _picture_replica_of(self, model: ServedModel) -> PictureReplica:
+        if model.base not in self._pictures:
+            able = ", ".join(m.name for m in self._models.values() if m.base in self._pictures) or "none"
+            raise InvalidRequest(f"{model.name} draws no pictures. Models that do: {able}.", param="model")
+        return self._pictures[model.base]
 
     def _embedder_of(self, model: ServedModel) -> Embedder:
         if model.base not in self._embedders:

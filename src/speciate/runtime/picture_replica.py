@@ -9,11 +9,24 @@ event loop. Items whose work must outlive this process are put into `checkpoints
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol, Self
 
+from msgspec import structs
+
+from speciate.admission.picture_limits import PictureLimits
+from speciate.admission.pictures import PictureDemand, admit_picture
+from speciate.core.admission import Refused, Verdict
 from speciate.core.denoise import DenoiseEngine, DenoisePlan, DenoiseResult, DenoiseSpec, ItemFacts, Picture, Stage
-from speciate.core.denoise_scheduler import DenoiseDecision, DenoiseLoad, DenoiseScheduler, StepDone
+from speciate.core.denoise_scheduler import (
+    DenoiseDecision,
+    DenoiseLoad,
+    DenoiseScheduler,
+    DenoiseWork,
+    Forecaster,
+    StepDone,
+)
 from speciate.core.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -24,7 +37,7 @@ from speciate.core.errors import (
 )
 from speciate.core.picture import Checkpoints, Painted, PictureEvent, PictureRequest, Preview, Progress
 from speciate.core.ports import Clock
-from speciate.core.segment import TIER_RANK, Tier
+from speciate.core.segment import TIER_RANK, Segment, Slo, Tier
 from speciate.runtime.device import Device
 from speciate.runtime.running_picture import RunningPicture, spec_of, work_of
 from speciate.telemetry.picture_metrics import PictureMetrics
@@ -35,6 +48,36 @@ MAX_FAILED_STEPS = 3
 """After so many lost steps in a row the replica calls itself unhealthy (it goes on trying)."""
 
 
+class PictureStream:
+    """The events of one picture, to be closed once: closing it early cancels the work."""
+
+    def __init__(self, picture: RunningPicture, let_go: Callable[[RunningPicture], None]) -> None:
+        self._picture = picture
+        self._events = picture.mailbox.events()
+        self._let_go = let_go
+
+    @property
+    def tier(self) -> Tier:
+        """The tier that it entered."""
+        return self._picture.request.segment.tier
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PictureEvent:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        try:
+            await self._events.aclose()
+        finally:
+            self._let_go(self._picture)
+
+
+class SchedulerWithForecast(DenoiseScheduler, Forecaster, Protocol):
+    """What this loop asks of its scheduler."""
+
+
 class PictureReplica:
     """Implements `PictureEngine` by stepping a `DenoiseEngine`. `start` before use, `stop` once; the caller closes the
     device."""
@@ -42,7 +85,7 @@ class PictureReplica:
     def __init__(
         self,
         engine: DenoiseEngine,
-        scheduler: DenoiseScheduler,
+        scheduler: SchedulerWithForecast,
         device: Device,
         clock: Clock,
         metrics: PictureMetrics,
@@ -91,34 +134,64 @@ class PictureReplica:
         """Raise InvariantError if the scheduler's accounting does not add up."""
         self._scheduler.check()
 
+    async def submit(self, request: PictureRequest, limits: PictureLimits) -> "PictureStream | Refused":
+        """Admit it and start it, both or neither; the tier that it entered is the stream's. Work that was kept by an
+        earlier process is taken up. Raises InvalidRequest for what this model cannot draw, ShuttingDown."""
+        item_id, facts = await self._prepare(request, self._kept(request))
+        verdict = self._verdict(self._work(item_id, request, facts), limits)
+        if isinstance(verdict, Refused):
+            self._forget(item_id)
+            return verdict
+        if verdict.tier is not request.segment.tier:
+            request = structs.replace(request, segment=_as_batch(request.segment))
+        return PictureStream(self._start_item(item_id, request, facts), self._let_go)
+
     async def paint(
         self, request: PictureRequest, checkpoint: bytes | None = None
     ) -> AsyncGenerator[PictureEvent, None]:
-        """Stream one picture. Raises InvalidRequest, ShuttingDown, EngineFailed, DeadlineExceeded."""
-        picture = await self._take_in(request, checkpoint)
-        try:
-            async with aclosing(picture.mailbox.events()) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._let_go(picture)
+        """Stream one picture, admission or not. Raises InvalidRequest, ShuttingDown, EngineFailed, DeadlineExceeded."""
+        item_id, facts = await self._prepare(request, checkpoint)
+        async with aclosing(PictureStream(self._start_item(item_id, request, facts), self._let_go)) as events:
+            async for event in events:
+                yield event
 
     # ---- in and out ------------------------------------------------------------------------------------------------
 
-    async def _take_in(self, request: PictureRequest, checkpoint: bytes | None) -> RunningPicture:
+    async def _prepare(self, request: PictureRequest, checkpoint: bytes | None) -> tuple[int, ItemFacts]:
+        """The engine has it, the scheduler not yet."""
         if self._is_stopping:
             raise ShuttingDown("The server is shutting down; send the request again elsewhere.")
         item_id = next(self._item_ids)
-        facts = await self._add_to_engine(spec_of(item_id, request), checkpoint)
+        return item_id, await self._add_to_engine(spec_of(item_id, request), checkpoint)
+
+    def _start_item(self, item_id: int, request: PictureRequest, facts: ItemFacts) -> RunningPicture:
         try:
-            self._scheduler.add(work_of(item_id, self._engine.shape.model, request, facts), self._clock.now_s())
+            self._scheduler.add(self._work(item_id, request, facts), self._clock.now_s())
         except InvalidRequest:
-            self._removed.append(item_id)
+            self._forget(item_id)
             raise
         picture = RunningPicture(item_id, request, facts, request.segment.tier, passes_done=facts.passes_done)
         self._pictures[item_id] = picture
         self._work_arrived.set()
         return picture
+
+    def _work(self, item_id: int, request: PictureRequest, facts: ItemFacts) -> DenoiseWork:
+        return work_of(item_id, self._engine.shape.model, request, facts)
+
+    def _verdict(self, work: DenoiseWork, limits: PictureLimits) -> Verdict:
+        now_s = self._clock.now_s()
+        slower = structs.replace(work, segment=_as_batch(work.segment), deadline_s=None)
+        demand = PictureDemand(
+            work.segment.tier,
+            self._scheduler.forecast(work, now_s),
+            self._scheduler.forecast(slower, now_s) if work.may_downgrade else None,
+        )
+        return admit_picture(demand, self._scheduler.load(now_s), limits, now_s)
+
+    def _kept(self, request: PictureRequest) -> bytes | None:
+        if self._checkpoints is None or not is_durable(request):
+            return None
+        return self._checkpoints.get(request.request_id)
 
     async def _add_to_engine(self, spec: DenoiseSpec, checkpoint: bytes | None) -> ItemFacts:
         """In a thread: first latents take milliseconds. If the reader leaves meanwhile, the engine forgets the item."""
@@ -131,7 +204,11 @@ class PictureReplica:
 
     def _forget_added(self, item_id: int, done: "asyncio.Future[ItemFacts]") -> None:
         if not done.cancelled() and done.exception() is None:
-            self._removed.append(item_id)
+            self._forget(item_id)
+
+    def _forget(self, item_id: int) -> None:
+        self._removed.append(item_id)
+        self._work_arrived.set()
 
     def _let_go(self, picture: RunningPicture) -> None:
         """The reader is gone or served: whatever still runs for it leaves at this step boundary."""
@@ -161,12 +238,20 @@ class PictureReplica:
 
     async def _run_steps(self) -> None:
         while not self._is_stopping:
+            self._work_arrived.clear()
             decision = self._scheduler.plan(self._clock.now_s())
             self._announce(decision)
             if decision.plan is None:
+                await self._forget_removed()
                 await self._wait(decision.wake_s)
             else:
                 await self._step(decision.plan)
+
+    async def _forget_removed(self) -> None:
+        """Where no step follows that would do it."""
+        if self._removed:
+            removed, self._removed = self._removed, []
+            await self._device.submit(max(TIER_RANK.values()), lambda: self._remove(removed))
 
     async def _step(self, plan: DenoisePlan) -> None:
         removed, self._removed = self._removed, []  # none of them is in the plan; whoever leaves from now on may be
@@ -184,8 +269,7 @@ class PictureReplica:
         self, plan: DenoisePlan, removed: list[int], kept: list[tuple[int, str]]
     ) -> tuple[DenoiseResult, float]:
         """Runs on the worker thread."""
-        for item_id in removed:
-            self._engine.remove(item_id)
+        self._remove(removed)
         started_s = self._clock.now_s()
         try:
             result = self._engine.step(plan)
@@ -197,6 +281,11 @@ class PictureReplica:
         observed_s = self._clock.now_s() - started_s
         self._keep(kept, {item_id for item_id, _ in result.failed})
         return result, observed_s
+
+    def _remove(self, removed: list[int]) -> None:
+        """Runs on the worker thread."""
+        for item_id in removed:
+            self._engine.remove(item_id)
 
     def _keep(self, kept: list[tuple[int, str]], lost: set[int]) -> None:
         """A checkpoint that cannot be written costs the ability to resume, not the picture."""
@@ -287,8 +376,7 @@ class PictureReplica:
             self._end(picture, error)
 
     async def _wait(self, wake_s: float | None) -> None:
-        """Until work arrives, or the clock reaches `wake_s`."""
-        self._work_arrived.clear()
+        """Until something happened since the last plan, or the clock reaches `wake_s`."""
         if self._is_stopping:
             return
         if wake_s is None:
@@ -303,6 +391,11 @@ class PictureReplica:
     def _rank_of(self, item_id: int) -> int:
         picture = self._pictures.get(item_id)
         return 0 if picture is None else TIER_RANK[picture.tier]
+
+
+def _as_batch(segment: Segment) -> Segment:
+    """What a caller who accepts a slower tier is served as; without a promise of its own."""
+    return structs.replace(segment, name=segment.name.replace(segment.tier, Tier.BATCH), tier=Tier.BATCH, slo=Slo())
 
 
 def is_durable(request: PictureRequest) -> bool:

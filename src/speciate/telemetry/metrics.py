@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from speciate.core.engine import TokenEngineShape
 from speciate.core.output import Finish, FinishReason
+from speciate.core.picture import PictureRequest
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.scheduler import Decision
@@ -122,6 +123,10 @@ class Metrics:
         self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
         if self.exporter is not None:
             self.exporter.failed(request, "rate_limit_exceeded", now_s)
+
+    def refused_picture(self, model: str, request: PictureRequest) -> None:
+        segment = request.segment
+        self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
 
     def embedded(self, request: EmbedRequest, num_tokens: int, now_s: float) -> None:
         if self.exporter is not None:

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from msgspec import Struct
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.core.denoise import DenoiseSpec
 
@@ -60,7 +60,8 @@ class LoadedFamily(Struct, frozen=True):
 
     family: Family
     pipeline: Any
-    denoiser: nn.Module
+    denoiser: Any
+    """The network of the passes."""
     size_multiple: int
     native_size: int
     """Side in pixels."""

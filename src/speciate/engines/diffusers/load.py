@@ -68,7 +68,7 @@ def _dtype(options: DiffusersOptions) -> torch.dtype:
 
 def _hush() -> None:
     """The libraries' progress bars and advice are for notebooks."""
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    for logging in libraries:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

@@ -49,14 +49,15 @@ def cleaned(item: Item) -> Tensor:
     if last is None:
         return item.noisy()
     if table is None:  # straight flow: x = (1 - s) clean + s noise, and the network predicts noise - clean
-        sigma = (last.timestep / item.sampler.config.num_train_timesteps).to(last.taken)
+        sigma: Tensor = (last.timestep / item.sampler.config.num_train_timesteps).to(last.taken)
         return last.taken - sigma * last.predicted
     kept = table[last.timestep.round().long().cpu()].to(last.taken)
     signal, noise = kept.sqrt(), (1 - kept).sqrt()
-    kind = item.sampler.config.prediction_type
-    if kind == "v_prediction":
-        return signal * last.taken - noise * last.predicted
-    return last.predicted if kind == "sample" else (last.taken - noise * last.predicted) / signal
+    kind: str = item.sampler.config.prediction_type
+    if kind == "sample":
+        return last.predicted
+    clean: Tensor = signal * last.taken - noise * last.predicted
+    return clean if kind == "v_prediction" else (last.taken - noise * last.predicted) / signal
 
 
 def _scaled(item: Item, timestep: Tensor) -> Tensor:

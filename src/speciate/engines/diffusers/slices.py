@@ -45,7 +45,7 @@ class SlicedDecoder:
 
 
 def _layers(autoencoder: Any) -> list[Layer]:
-    decoder = getattr(autoencoder, "decoder", None)
+    decoder: Any = getattr(autoencoder, "decoder", None)
     blocks = getattr(decoder, "up_blocks", None)
     if blocks is None or not all(hasattr(block, "resnets") for block in blocks):
         return [Layer(lambda z: _tensor(autoencoder.decode(z, return_dict=False)[0]), 1.0)]

@@ -70,7 +70,7 @@ class JudgeNetwork(nn.Module):
     def forward(self, pixels_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Pixels in -1..1; logits of each head, in the order of HEADS."""
         logits: Tensor = self.head(self.body(pixels_BCHW).flatten(1))
-        return logits.split(list(HEADS.values()), dim=1)
+        return torch.split(logits, list(HEADS.values()), dim=1)
 
 
 class PictureJudge:

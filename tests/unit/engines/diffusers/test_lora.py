@@ -115,8 +115,11 @@ def damaged(path: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 def test_broken_adapters_are_refused_and_the_engine_goes_on(sd: Any, tmp_path: Path, loras: dict[str, Path]) -> None:
     torn = tmp_path / "torn.safetensors"
     torn.write_bytes((loras["ink"] / "pytorch_lora_weights.safetensors").read_bytes()[:2000])
-    other = damaged(tmp_path / "other.safetensors", lambda t: {k: v.repeat(2, *[1] * (v.dim() - 1)) for k, v in t.items()},
-                    loras["ink"])  # fmt: skip
+
+    def wider(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: v.repeat(2, *[1] * (v.dim() - 1)) for name, v in tensors.items()}
+
+    other = damaged(tmp_path / "other.safetensors", wider, loras["ink"])
     strange = damaged(tmp_path / "strange.safetensors", lambda t: {k.replace("mid_block", "side_block"): v
                                                                      for k, v in t.items()}, loras["ink"])  # fmt: skip
     half = damaged(tmp_path / "half.safetensors", lambda t: {k: v for k, v in t.items() if "lora_B" not in k and
