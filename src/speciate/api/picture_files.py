@@ -59,7 +59,7 @@ def read_recipe(data: bytes) -> Recipe | None:
             comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
             text = comment.removeprefix(b"ASCII\0\0\0") if isinstance(comment, bytes) else comment
     try:
-        return None if text is None else msgspec.json.decode(text, type=Recipe)
+        return None if text is None else msgspec.json.decode(str(text) if isinstance(text, str) else text, type=Recipe)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
 
