@@ -40,7 +40,7 @@ from speciate.core.ports import Clock
 from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device
 from speciate.runtime.model_shelf import ModelShelf
-from speciate.runtime.running_picture import RunningPicture, names_of, pack, spec_of, unpack, work_of
+from speciate.runtime.painter_item import RunningPicture, names_of, pack, spec_of, unpack, work_of
 from speciate.runtime.saver import Saver
 from speciate.runtime.shared_device import OwnSeat, Seat
 from speciate.runtime.step_run import StepRun, StepWork

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from speciate.core.denoise import DenoiseEngine, DenoisePlan, DenoiseResult
 from speciate.core.errors import EngineFailed, SpeciateError
 from speciate.core.ports import Clock
-from speciate.runtime.running_picture import RunningPicture
+from speciate.runtime.painter_item import RunningPicture
 
 log = logging.getLogger(__name__)
 

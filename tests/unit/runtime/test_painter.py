@@ -17,7 +17,7 @@ from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.model_shelf import HostedShelf, LoadedShelf
 from speciate.runtime.painter import Painter
-from speciate.runtime.running_picture import spec_of
+from speciate.runtime.painter_item import spec_of
 from speciate.scheduling.denoise import DenoiseScheduler
 from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
 
