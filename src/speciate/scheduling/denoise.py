@@ -136,10 +136,10 @@ class DenoiseScheduler:
         """How urgently it wants the device, and what it cannot bear of others."""
         return Wish(device_claims(self._state, now_s), device_guards(self._state, now_s))
 
-    def forecast(self, work: DenoiseWork, now_s: float) -> Forecast:
-        """What would become of an item if it were added now. Changes nothing."""
+    def forecast(self, work: DenoiseWork, now_s: float, num_items: int = 1) -> Forecast:
+        """What would become of the last of `num_items` like it if they were added now. Changes nothing."""
         item = self._item(work, Tenant(work.tenant), self._num_arrivals + 1)
-        return forecast_of(self._state, item, now_s)
+        return forecast_of(self._state, item, num_items, now_s)
 
     def load(self, now_s: float) -> DenoiseLoad:
         """O(live items)."""

@@ -36,11 +36,12 @@ def device_guards(state: DenoiseState, now_s: float) -> tuple[DeviceGuard, ...]:
     return tuple(DeviceGuard(tier, longest_s) for tier, longest_s in found if longest_s < inf)
 
 
-def forecast_of(state: DenoiseState, item: Item, now_s: float) -> Forecast:
-    """For an item that is not in the books."""
+def forecast_of(state: DenoiseState, item: Item, num_items: int, now_s: float) -> Forecast:
+    """For items that are not in the books: the last of `num_items` like this one."""
     outlook = state.look_out(now_s)
     peers = sum(other.model == item.model and other.shape == item.shape for other in state.live.values())
-    item.alone_s, item.share_s = state.remaining_s(item), state.share_s(item, peers + 1)
+    item.alone_s = state.remaining_s(item)
+    item.share_s = num_items * state.share_s(item, peers + num_items)
     room = find_room(outlook, item, lambda it: state.load_s(it, now_s), state.times.gamma, now_s)
     return Forecast(item.alone_s, item.due_s, room.finish_s, room.earliest_due_s)
 
