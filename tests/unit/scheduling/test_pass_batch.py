@@ -9,7 +9,7 @@ from tests.unit.scheduling.denoise_items import H200_512, H200_1024, item, table
 from speciate.core.denoise import Stage
 from speciate.costs.pass_table import PassCost, PassTable
 from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.pass_batch import BatchBounds, best_batch, can_share, shared_s
+from speciate.scheduling.pass_batch import BatchBounds, best_batch, can_share
 from speciate.scheduling.pass_time import PassTimeModel
 
 FREE = BatchBounds(max_rows=32, longest_s=inf, min_share=0.05)
@@ -83,10 +83,11 @@ def test_encoding_is_shared_whatever_the_size() -> None:
 
 
 def test_what_a_shared_pass_costs_each() -> None:
-    model, one = times(H200_512), item(1, 10, 1)
-    assert shared_s(model, one, 1, 32, 0.05) == 0.1
-    assert abs(shared_s(model, one, 4, 32, 0.05) - 0.1 / 2.77) < 1e-9
-    assert shared_s(times(H200_1024), one, 9, 32, 0.05) == 0.1
+    model, kind = times(H200_512), item(1, 10, 1).kind
+    assert model.shared_pass_s(kind, 1, 32, 0.05) == 0.1
+    assert abs(model.shared_pass_s(kind, 4, 32, 0.05) - 0.1 / 2.77) < 1e-9
+    assert model.shared_pass_s(kind, 9, 1, 0.05) == 0.1
+    assert times(H200_1024).shared_pass_s(kind, 9, 32, 0.05) == 0.1
 
 
 def test_seconds_follow_what_is_observed() -> None:
