@@ -1,6 +1,6 @@
 """The denoise scheduler against fake engines, under random arrivals, aborts, lost steps, loads and jumps of the clock.
 
-Each planned step runs on a fake engine that refuses a pass out of order; each picture must be the one its spec asks for.
+Each step runs on a fake engine that refuses a pass out of order; each picture must be the one that its spec asks for.
 What is planned may only use what is on the device, share what may be shared, and take no longer than was granted.
 
 Two drivers: hypothesis, which shrinks what it finds, and seeded random lives, which are longer. Mutants are planted in
@@ -201,8 +201,9 @@ class Device:
         for pending in load.pending:
             assert pending.passes_done <= self.clients[pending.item_id].passes_done + 1
             assert pending.eta_s >= self.now_s
-        claim = self.scheduler.claim(self.now_s)
-        assert claim is None or claim.min_step_s > 0
+        wish = self.scheduler.wish(self.now_s)
+        assert all(claim.min_step_s > 0 for claim in wish.claims)
+        assert all(guard.longest_step_s > 0 for guard in wish.guards)
 
     def drain(self) -> None:
         """When arrivals stop everything finishes."""

@@ -9,12 +9,12 @@ from speciate.core.segment import Tier
 
 
 class DeviceClaim(Struct, frozen=True):
-    """How urgently a scheduler wants the device now."""
+    """How urgently a scheduler wants the device for its work of one tier."""
 
     tier: Tier
-    """Of its most urgent work."""
     laxity_s: float
-    """How long that work may still wait, margin included, and be in time; negative: it is late already."""
+    """How long its most urgent work may still wait, margin included, and be in time; negative: it is late already;
+    infinite: nothing presses."""
     min_step_s: float = 0.0
     """The shortest step that would get it on, margin included."""
 
@@ -27,16 +27,18 @@ class DeviceGuard(Struct, frozen=True):
     """A step of somebody else may last this long so that a request that has not arrived yet is still in time."""
 
 
+class Wish(Struct, frozen=True):
+    """All that a scheduler says at one moment."""
+
+    claims: tuple[DeviceClaim, ...] = ()
+    """At most one a tier; none without work that could run now."""
+    guards: tuple[DeviceGuard, ...] = ()
+    """Those that are armed now."""
+
+
 class Sharer(Protocol):
     """A scheduler as its device's arbiter sees it."""
 
-    @property
-    def name(self) -> str: ...
-
-    def claim(self, now_s: float) -> DeviceClaim | None:
-        """None while it has no work. Changes nothing."""
-        ...
-
-    def guards(self, now_s: float) -> tuple[DeviceGuard, ...]:
-        """Those that are armed now. Changes nothing."""
+    def wish(self, now_s: float) -> Wish:
+        """Changes no decision."""
         ...

@@ -10,7 +10,7 @@ is shared whatever the shape):
 """
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -185,6 +185,7 @@ class DenoiseEngine(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class AdapterHost(Protocol):
     """An optional ability of an engine: adapters come and go while it runs. Calls come between steps."""
 

@@ -171,6 +171,6 @@ class Forecast(Struct, frozen=True):
 class Forecaster(Protocol):
     """An optional ability of a denoise scheduler: admission asks before it promises."""
 
-    def forecast(self, work: DenoiseWork, now_s: float) -> Forecast:
-        """Changes nothing."""
+    def forecast(self, work: DenoiseWork, now_s: float, num_items: int = 1) -> Forecast:
+        """For the last of `num_items` like it. Changes nothing."""
         ...

@@ -95,7 +95,10 @@ class PictureEngine(Protocol):
 
 
 class Checkpoints(Protocol):
-    """Where a replica puts the state of items so that they outlive it. Calls block; they come from one thread."""
+    """Where a replica puts the state of items so that they outlive it. Calls block.
+
+    A replica only puts, and nothing after an item's finish. Whoever publishes a picture, or gives it up, forgets it.
+    """
 
     def put(self, request_id: str, state: bytes) -> None:
         """Replace what was kept: afterwards either the old or the new state is found, never a part of one."""

@@ -30,6 +30,7 @@ from speciate.core.scheduler import Decision, StepOutcome, StepScheduler, TokenW
 from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device
 from speciate.runtime.sequence import RunningSequence, TextCodec, end_tokens, spec_of
+from speciate.runtime.shared_device import OwnSeat, Seat
 from speciate.telemetry.metrics import ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Replica:
         self._metrics = metrics
         self._seq_ids = itertools.count(1)
         self._sequences: dict[int, RunningSequence] = {}
+        self._seat: Seat = OwnSeat()
         self._removed: list[int] = []
         self._deliveries: list[tuple[RunningSequence, Delta]] = []
         self._work_arrived = asyncio.Event()
@@ -73,6 +75,14 @@ class Replica:
     def is_healthy(self) -> bool:
         return self._loop is not None and not self._loop.done() and self._num_failed_steps < MAX_FAILED_STEPS
 
+    def sit(self, seat: Seat) -> None:
+        """Share the device from now on; before `start`."""
+        self._seat = seat
+
+    def wake(self) -> None:
+        """Something changed outside: look again."""
+        self._work_arrived.set()
+
     def start(self) -> None:
         """Begin stepping on the running event loop."""
         self._loop = asyncio.get_running_loop().create_task(self._run(), name=f"replica-{self._engine.shape.model}")
@@ -81,6 +91,7 @@ class Replica:
         """End after the running step. Open streams raise ShuttingDown; the engine is closed."""
         self._is_stopping = True
         self._work_arrived.set()
+        self._seat.leave()
         if self._loop is not None:
             await self._loop
         for sequence in list(self._sequences.values()):
@@ -184,15 +195,18 @@ class Replica:
 
     async def _run_steps(self) -> None:
         while not self._is_stopping:
+            await self._seat.take()
             decision = self._scheduler.plan(self._clock.now_s())
             self._announce(decision)
             if decision.plan is None:
+                self._seat.pass_on()
                 self._deliver()
                 await self._wait(decision.wake_s)
                 continue
-            await self._step(decision, decision.plan)
+            self._seat.release(await self._step(decision, decision.plan))
 
-    async def _step(self, decision: Decision, plan: StepPlan) -> None:
+    async def _step(self, decision: Decision, plan: StepPlan) -> float:
+        """Returns the seconds that it took."""
         rank = min(self._rank_of(s.seq_id) for s in plan.sequences)
         removed, self._removed = self._removed, []  # none of them is in the plan; whoever leaves from now on may be
         running = self._device.submit(rank, lambda: self._timed_step(plan, removed))
@@ -201,10 +215,11 @@ class Replica:
             result, observed_s = await running
         except EngineFailed as error:
             self._fail_step(plan, error)
-            return
+            return 0.0
         self._num_failed_steps = 0
         self._commit(plan, result, observed_s)
         self._metrics.observe_step(decision, observed_s)
+        return observed_s
 
     def _timed_step(self, plan: StepPlan, removed: list[int]) -> tuple[StepResult, float]:
         """Runs on the worker thread."""

@@ -10,7 +10,7 @@ from math import inf
 
 from msgspec import structs
 
-from speciate.core.arbiter import DeviceClaim, DeviceGuard
+from speciate.core.arbiter import Wish
 from speciate.core.denoise import DenoisePlan, ItemStep, Stage
 from speciate.core.denoise_scheduler import (
     Asset,
@@ -27,7 +27,7 @@ from speciate.costs.pass_table import PassTable
 from speciate.scheduling.denoise_choice import Choice, choose_load, choose_step, wanted_in_host
 from speciate.scheduling.denoise_item import Item, assets_of, first_stage, promise_of
 from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.denoise_report import check_state, denoise_load, device_claim, forecast_of
+from speciate.scheduling.denoise_report import check_state, denoise_load, device_claims, device_guards, forecast_of
 from speciate.scheduling.denoise_state import DenoiseState
 from speciate.scheduling.pass_time import PassTimeModel
 from speciate.scheduling.promise_guard import PromiseGuard
@@ -49,9 +49,7 @@ class DenoiseScheduler:
         table: PassTable,
         residency: Residency | None = None,
         options: DenoiseOptions = DEFAULTS,
-        name: str = "denoise",
     ) -> None:
-        self._name = name
         self._options = options
         self._state = DenoiseState(
             options=options,
@@ -68,10 +66,6 @@ class DenoiseScheduler:
         """Items of the last pass that was committed."""
         self._wasted_s = 0.0
         self._num_pauses = 0
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def add(self, work: DenoiseWork, now_s: float) -> None:
         """Queue an item. Raises InvalidRequest if it can never run here or its id is in use."""
@@ -138,19 +132,14 @@ class DenoiseScheduler:
         if plan.stage is Stage.PASS:
             self._before = choice.items
 
-    def claim(self, now_s: float) -> DeviceClaim | None:
-        """How urgently it wants the device. Work that cannot be in time presses nobody."""
-        return device_claim(self._state, now_s)
+    def wish(self, now_s: float) -> Wish:
+        """How urgently it wants the device, and what it cannot bear of others."""
+        return Wish(device_claims(self._state, now_s), device_guards(self._state, now_s))
 
-    def guards(self, now_s: float) -> tuple[DeviceGuard, ...]:
-        """What it cannot bear of others, by tier, while such arrivals are expected."""
-        found = ((tier, guard.longest_step_s(now_s)) for tier, guard in self._state.guards.items())
-        return tuple(DeviceGuard(tier, longest_s) for tier, longest_s in found if longest_s < inf)
-
-    def forecast(self, work: DenoiseWork, now_s: float) -> Forecast:
-        """What would become of an item if it were added now. Changes nothing."""
+    def forecast(self, work: DenoiseWork, now_s: float, num_items: int = 1) -> Forecast:
+        """What would become of the last of `num_items` like it if they were added now. Changes nothing."""
         item = self._item(work, Tenant(work.tenant), self._num_arrivals + 1)
-        return forecast_of(self._state, item, now_s)
+        return forecast_of(self._state, item, num_items, now_s)
 
     def load(self, now_s: float) -> DenoiseLoad:
         """O(live items)."""

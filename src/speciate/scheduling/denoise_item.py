@@ -6,6 +6,7 @@ from math import inf
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseWork
 from speciate.core.segment import TIER_RANK, Tier
+from speciate.scheduling.pass_time import Kind
 from speciate.scheduling.tenants import Tenant
 
 Shape = tuple[int, ...]
@@ -40,12 +41,17 @@ class Item:
     num_pauses: int = 0
     spent_s: float = 0.0
     """Its share of the seconds of its steps."""
+    kind: Kind = ("", 0, 1)
+    """What its steps cost depends on."""
     alone_s: float = 0.0
     """Seconds of steps left if it shares none, as of the last outlook."""
     share_s: float = 0.0
     """The same if it shares its passes as they would be shared now."""
     slack_s: float = inf
     """Until its latest start behind those due before it, as of the last outlook."""
+
+    def __post_init__(self) -> None:
+        self.kind = (self.work.model, self.work.facts.num_tokens, self.work.facts.num_rows)
 
     @property
     def rank(self) -> int:

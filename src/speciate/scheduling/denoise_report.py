@@ -4,35 +4,44 @@ from collections.abc import Iterator
 from itertools import chain
 from math import inf
 
-from speciate.core.arbiter import DeviceClaim
+from speciate.core.arbiter import DeviceClaim, DeviceGuard
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseLoad, Forecast, Pending
 from speciate.core.errors import InvariantError
-from speciate.core.segment import TIER_RANK
+from speciate.core.segment import Tier
 from speciate.scheduling.denoise_item import Item
 from speciate.scheduling.denoise_state import DenoiseState
 from speciate.scheduling.outlook import find_room
 
 
-def device_claim(state: DenoiseState, now_s: float) -> DeviceClaim | None:
-    """None without work that could run now. Work that is late anyway has all the time in the world."""
-    outlook = state.look_out(now_s)
-    ready = [item for item in outlook.in_time if state.is_ready(item)]
-    others = (item for item in chain(outlook.late, outlook.patient) if state.is_ready(item))
-    first = ready[0] if ready else next(others, None)
-    if first is None:
-        return None
-    tier = min((item.tier for item in (first, *ready)), key=TIER_RANK.__getitem__)
-    laxity_s = min((state.slack_alone_s(item, now_s) for item in ready), default=inf)
-    spare_s = min((item.slack_s for item in ready), default=inf)
-    return DeviceClaim(tier, min(laxity_s, spare_s), state.times.gamma * state.step_s(first))
+def device_claims(state: DenoiseState, now_s: float) -> tuple[DeviceClaim, ...]:
+    """Of each tier with work that could run now. Work that is late anyway has all the time in the world."""
+    outlook, laxities, steps = state.look_out(now_s), dict[Tier, float](), dict[Tier, float]()
+    for item in outlook.in_time:
+        if state.is_ready(item):
+            laxity_s = min(item.slack_s, state.slack_alone_s(item, now_s))
+            laxities[item.tier] = min(laxity_s, laxities.get(item.tier, inf))
+            steps.setdefault(item.tier, state.step_s(item))
+    for item in chain(outlook.late, outlook.patient):
+        if item.tier not in laxities and state.is_ready(item):
+            laxities[item.tier] = inf
+            steps.setdefault(item.tier, state.step_s(item))
+    gamma = state.times.gamma
+    return tuple(DeviceClaim(tier, laxity_s, gamma * steps[tier]) for tier, laxity_s in laxities.items())
 
 
-def forecast_of(state: DenoiseState, item: Item, now_s: float) -> Forecast:
-    """For an item that is not in the books."""
+def device_guards(state: DenoiseState, now_s: float) -> tuple[DeviceGuard, ...]:
+    """By tier, while such arrivals are expected."""
+    found = ((tier, guard.longest_step_s(now_s)) for tier, guard in state.guards.items())
+    return tuple(DeviceGuard(tier, longest_s) for tier, longest_s in found if longest_s < inf)
+
+
+def forecast_of(state: DenoiseState, item: Item, num_items: int, now_s: float) -> Forecast:
+    """For items that are not in the books: the last of `num_items` like this one."""
     outlook = state.look_out(now_s)
     peers = sum(other.model == item.model and other.shape == item.shape for other in state.live.values())
-    item.alone_s, item.share_s = state.remaining_s(item), state.share_s(item, peers + 1)
+    item.alone_s = state.remaining_s(item)
+    item.share_s = num_items * state.share_s(item, peers + num_items)
     room = find_room(outlook, item, lambda it: state.load_s(it, now_s), state.times.gamma, now_s)
     return Forecast(item.alone_s, item.due_s, room.finish_s, room.earliest_due_s)
 

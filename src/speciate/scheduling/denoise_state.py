@@ -9,15 +9,17 @@ from speciate.core.segment import Tier
 from speciate.scheduling.denoise_item import Item
 from speciate.scheduling.denoise_options import DenoiseOptions
 from speciate.scheduling.outlook import Outlook, make_outlook
-from speciate.scheduling.pass_batch import shared_s
-from speciate.scheduling.pass_time import PassTimeModel
+from speciate.scheduling.pass_time import KindSeconds, PassTimeModel
 from speciate.scheduling.promise_guard import PromiseGuard
 from speciate.scheduling.residency import Residency
 from speciate.scheduling.tenants import Tenants
 from speciate.scheduling.turns import Turns
 
-REFRESH_ITEMS = 32
-"""An outlook holds for one more step for each so many items: progress does not change who can be in time, news does."""
+LEAST_USES = 4
+ITEMS_A_USE = 16
+FRESH_S = 0.5
+"""An outlook serves some steps, more with more items, but not for long: what changes who can be in time is news, and
+then it is made anew at once."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class DenoiseState:
     is_outdated: bool = True
     num_uses: int = 0
     """Plans since the outlook was made."""
+    looked_s: float = -inf
     late_credit_s: float = 0.0
     """Device seconds that items which wait for too long may take."""
     rescued: Asset | None = None
@@ -55,15 +58,8 @@ class DenoiseState:
 
     def remaining_s(self, item: Item) -> float:
         """Seconds of steps that it still needs if it shares none."""
-        facts = item.work.facts
-        pass_s = self.times.step_s(item.model, Stage.PASS, facts.num_tokens, facts.num_rows)
-        return pass_s * (facts.num_passes - item.passes_done) + self._around_s(item)
-
-    def _around_s(self, item: Item) -> float:
-        """What it still needs beside passes."""
-        encode_s = self.step_s(item) if item.stage is Stage.ENCODE else 0.0
-        slice_s = self.times.step_s(item.model, Stage.DECODE, item.work.facts.num_tokens, 1)
-        return encode_s + slice_s * item.slices_left
+        cost = self.times.kind(item.kind)
+        return cost.pass_s * (item.work.facts.num_passes - item.passes_done) + _around_s(item, cost)
 
     def slack_alone_s(self, item: Item, now_s: float) -> float:
         """How long it may wait if nobody were before it, margin included."""
@@ -71,11 +67,12 @@ class DenoiseState:
 
     def look_out(self, now_s: float) -> Outlook:
         """The outlook; a new one if something arrived or left, or the last one served its time."""
-        if self.is_outdated or self.num_uses * REFRESH_ITEMS >= len(self.live):
+        has_served = self.num_uses >= max(LEAST_USES, len(self.live) // ITEMS_A_USE)
+        if self.is_outdated or has_served or now_s - self.looked_s >= FRESH_S:
             self._set_work()
             items = self.live.values()
             self.outlook = make_outlook(items, lambda item: self.load_s(item, now_s), self.times.gamma, now_s)
-            self.is_outdated, self.num_uses = False, 0
+            self.is_outdated, self.num_uses, self.looked_s = False, 0, now_s
         return self.outlook
 
     def _set_work(self) -> None:
@@ -89,8 +86,9 @@ class DenoiseState:
     def share_s(self, item: Item, num_peers: int) -> float:
         """Seconds of the device that it still takes beside so many of its model and shape, itself included."""
         num = 1 if item.work.is_reproducible else num_peers
-        pass_s = shared_s(self.times, item, num, self.options.max_rows, self.options.min_share)
-        return pass_s * (item.work.facts.num_passes - item.passes_done) + self._around_s(item)
+        pass_s = self.times.shared_pass_s(item.kind, num, self.options.max_rows, self.options.min_share)
+        passes_left = item.work.facts.num_passes - item.passes_done
+        return pass_s * passes_left + _around_s(item, self.times.kind(item.kind))
 
     def leave(self, item: Item) -> None:
         """It ended or is dropped."""
@@ -100,3 +98,9 @@ class DenoiseState:
         del self.live[item.item_id]
         if self.residency is not None:
             self.residency.leave(item.assets)
+
+
+def _around_s(item: Item, cost: KindSeconds) -> float:
+    """What it still needs beside passes."""
+    encode_s = cost.encode_s if item.stage is Stage.ENCODE else 0.0
+    return encode_s + cost.slice_s * item.slices_left

@@ -64,16 +64,3 @@ def best_batch(
         if score > best_score:
             best, best_score = len(members), score
     return members[:best]
-
-
-def shared_s(times: PassTimeModel, item: Item, num_items: int, max_rows: int, min_share: float) -> float:
-    """Seconds of the device that one pass of `item` costs where `num_items` like it may share its passes."""
-    rows, facts = item.work.facts.num_rows, item.work.facts
-    alone_s = times.step_s(item.model, Stage.PASS, facts.num_tokens, rows)
-    best_s, best_score = alone_s, 1.0 - min_share
-    for num in range(2, min(num_items, max(1, max_rows // rows)) + 1):
-        step_s = times.step_s(item.model, Stage.PASS, facts.num_tokens, rows * num)
-        score = num * alone_s / step_s - min_share * num
-        if score > best_score:
-            best_s, best_score = step_s / num, score
-    return best_s

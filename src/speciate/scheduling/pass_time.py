@@ -4,6 +4,8 @@ A correction is kept a cell (model, stage, tokens, rows), and one a model and st
 is slower than the one the table came from is known after a few passes.
 """
 
+from msgspec import Struct
+
 from speciate.core.denoise import Stage
 from speciate.costs.pass_table import PassTable
 from speciate.scheduling.margin import Margin
@@ -12,6 +14,16 @@ FORGETTING = 0.1
 """Weight of the newest observation of a cell."""
 
 Cell = tuple[str, Stage, int, int]
+Kind = tuple[str, int, int]
+"""(model, tokens, rows) of an item: what its steps cost alone."""
+
+
+class KindSeconds(Struct, frozen=True, gc=False):
+    """Expected seconds of an item's steps, alone."""
+
+    encode_s: float
+    pass_s: float
+    slice_s: float
 
 
 class PassTimeModel:
@@ -22,6 +34,8 @@ class PassTimeModel:
         self._cells: dict[Cell, float] = {}
         self._factors: dict[tuple[str, Stage], float] = {}
         self._known: dict[Cell, float] = {}
+        self._kinds: dict[Kind, KindSeconds] = {}
+        self._shared: dict[tuple[Kind, int], float] = {}
         self.margin = Margin(min_margin, max_margin)
 
     @property
@@ -40,6 +54,37 @@ class PassTimeModel:
             found = self._known[key] = self._curves.estimate(model, stage, num_tokens, num_rows).seconds * factor
         return found
 
+    def kind(self, kind: Kind) -> KindSeconds:
+        """What the steps of such an item cost alone."""
+        found = self._kinds.get(kind)
+        if found is None:
+            model, num_tokens, num_rows = kind
+            found = self._kinds[kind] = KindSeconds(
+                self.step_s(model, Stage.ENCODE, 0, 1),
+                self.step_s(model, Stage.PASS, num_tokens, num_rows),
+                self.step_s(model, Stage.DECODE, num_tokens, 1),
+            )
+        return found
+
+    def shared_pass_s(self, kind: Kind, num_items: int, max_rows: int, min_share: float) -> float:
+        """Seconds of the device that one pass of such an item costs where so many like it may share it."""
+        most = max(1, min(num_items, max_rows // kind[2]))
+        found = self._shared.get((kind, most))
+        if found is None:
+            found = self._shared[kind, most] = self._best_share_s(kind, most, min_share)
+        return found
+
+    def _best_share_s(self, kind: Kind, most: int, min_share: float) -> float:
+        model, num_tokens, num_rows = kind
+        alone_s = best_s = self.step_s(model, Stage.PASS, num_tokens, num_rows)
+        best_score = 1.0 - min_share
+        for num in range(2, most + 1):
+            step_s = self.step_s(model, Stage.PASS, num_tokens, num * num_rows)
+            score = num * (alone_s / step_s - min_share)
+            if score > best_score:
+                best_s, best_score = step_s / num, score
+        return best_s
+
     def observe(self, model: str, stage: Stage, num_tokens: int, num_rows: int, observed_s: float) -> None:
         """A step took so long."""
         key = (model, stage, num_tokens, num_rows)
@@ -49,7 +94,8 @@ class PassTimeModel:
         group = (model, stage)
         self._cells[key] = _towards(self._cells.get(key, ratio), ratio)
         self._factors[group] = _towards(self._factors.get(group, ratio), ratio)
-        self._known.clear()
+        for known in (self._known, self._kinds, self._shared):
+            known.clear()
 
 
 def _towards(old: float, new: float) -> float:
