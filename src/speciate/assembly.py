@@ -46,7 +46,14 @@ from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
-from speciate.image_assembly import LoadedImageModel, is_image_model, load_image_model, picture_replicas, served_images
+from speciate.image_assembly import (
+    LoadedImageModel,
+    is_image_model,
+    load_image_model,
+    picture_door,
+    served_images,
+    share_device,
+)
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_ADAPTER_DIR, TEXT_DIR
 from speciate.models.text_model import TextModel, load_text_model
@@ -56,6 +63,8 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.garbage import collect_seldom
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
+from speciate.runtime.shared_device import SharedDevice
+from speciate.scheduling.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.export import OtelOptions, RequestExporter
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
@@ -194,21 +203,16 @@ def build_server(settings: Settings, loaded: Sequence[LoadedModel | LoadedImageM
     device, clock = Device("cpu"), MonotonicClock()
     metrics = Metrics(_exporter(settings.telemetry.otel, clock))
     metrics.build.labels(__version__).set(1)
+    images = [model for model in loaded if isinstance(model, LoadedImageModel)]
+    pictures = picture_door(images, settings.admission.pictures, device, clock, metrics)
+    shared = None if pictures is None else share_device(pictures, clock)
     replicas = {
-        m.settings.name: Replica(
-            m.engine,
-            TokenScheduler(m.engine.shape, settings.scheduler_of(m.settings.name, *m.settings.aliases)),
-            m.text.tokenizer,
-            device,
-            clock,
-            ReplicaMetrics(metrics, m.settings.name),
-        )
+        m.settings.name: _replica(m, m.engine, settings, device, clock, metrics, shared)
         for m in models
         if m.engine is not None
     }
     embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
     served = [s for m in models for s in _served(m, settings.model_segments(m.settings))]
-    images = [model for model in loaded if isinstance(model, LoadedImageModel)]
     gateway = Gateway(
         (*served, *served_images(images, settings)),
         replicas,
@@ -216,9 +220,28 @@ def build_server(settings: Settings, loaded: Sequence[LoadedModel | LoadedImageM
         settings.admission,
         clock,
         metrics,
-        picture_replicas(images, device, clock, metrics),
+        pictures,
     )
     return Server(gateway, device, metrics)
+
+
+def _replica(
+    model: LoadedModel,
+    engine: StepEngine,
+    settings: Settings,
+    device: Device,
+    clock: Clock,
+    metrics: Metrics,
+    shared: SharedDevice | None,
+) -> Replica:
+    """Beside image models it takes its turns by the arbiter's word."""
+    name = model.settings.name
+    alone = TokenScheduler(engine.shape, settings.scheduler_of(name, *model.settings.aliases))
+    scheduler = alone if shared is None else SharedTokenScheduler(alone)
+    replica = Replica(engine, scheduler, model.text.tokenizer, device, clock, ReplicaMetrics(metrics, name))
+    if shared is not None and isinstance(scheduler, SharedTokenScheduler):
+        replica.sit(shared.seat(name, scheduler, replica.wake, scheduler.allow))
+    return replica
 
 
 def open_batches(settings: Settings, server: Server) -> AbstractAsyncContextManager[BatchJobs]:

@@ -57,7 +57,9 @@ from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
-from speciate.runtime.picture_replica import PictureReplica
+from speciate.runtime.model_shelf import LoadedShelf
+from speciate.runtime.painter import Painter
+from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.replica import Replica
 from speciate.scheduling.denoise import DenoiseScheduler
 from speciate.scheduling.token import TokenScheduler
@@ -298,9 +300,10 @@ class ApiServer:
             ServedModel("plain", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/plain", plain),
             ServedModel("fake-embed", "fake-embed", "embed", 512, 1_700_000_000, "/models/embed", plain),
         )
-        pictures = PictureReplica(
-            self.image_engine, DenoiseScheduler(PASSES), device, clock, PictureMetrics(self.metrics, "fake-image")
-        )
+        drawing, engines = DenoiseScheduler(PASSES), {"fake-image": self.image_engine}
+        painter = Painter(LoadedShelf(engines), drawing, device, clock, watch=PictureMetrics(self.metrics))
+        self.pictures = painter
+        pictures = PictureDoor(engines, painter, drawing, self._limits.pictures, clock)
         drawn = tuple(
             ServedModel(
                 name, "fake-image", "image", 0, 1_700_000_000, "/models/image", None, adapter, image=IMAGE_SHAPE
@@ -315,7 +318,7 @@ class ApiServer:
             self._limits,
             clock,
             self.metrics,
-            {"fake-image": pictures},
+            pictures,
         )
         gateway.start()
         yield gateway

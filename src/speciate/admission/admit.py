@@ -9,7 +9,7 @@ from math import ceil
 
 from msgspec import Struct, structs
 
-from speciate.admission.picture_limits import PictureLimits
+from speciate.admission.admit_picture import PictureLimits
 from speciate.core.admission import Admitted, Refused, Verdict
 from speciate.core.replica import ReplicaLoad, ReservedShare
 from speciate.core.segment import TIER_RANK, Segment, Tier

@@ -198,14 +198,7 @@ async def _open(
     services: Services, call: Call, body: ImagesBody, source: SourceImage | None, event_prefix: str
 ) -> ImageJob:
     requests = picture_requests(services, call, body, source)
-    submissions: list[PictureSubmission] = []
-    try:
-        for request in requests:
-            submissions.append(await services.gateway.paint(request))  # noqa: PERF401 -- what was admitted must be known
-    except BaseException:
-        for submission in submissions:
-            await submission.events.aclose()
-        raise
+    submissions = await services.gateway.paint(requests)
     return ImageJob(body, requests, submissions, event_prefix, int(time.time()))
 
 

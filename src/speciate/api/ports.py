@@ -1,5 +1,6 @@
 """What the front door needs of the spine, and nothing more of it; `runtime.gateway.Gateway` serves."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from speciate.core.output import Embeddings
@@ -17,8 +18,8 @@ class Gateway(Protocol):
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
 
-    async def paint(self, request: PictureRequest) -> PictureSubmission:
-        """Closing the submission's events cancels the work."""
+    async def paint(self, requests: Sequence[PictureRequest]) -> list[PictureSubmission]:
+        """Pictures of one model that differ in their seeds, all or none. Closing a submission's events cancels it."""
         ...
 
     def served(self) -> tuple[ServedModel, ...]: ...

@@ -1,7 +1,6 @@
 """The way in: find the model, ask admission, hand to its replica. A request reads downwards in `submit`."""
 
-from collections.abc import AsyncGenerator, Mapping
-from types import MappingProxyType
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -21,7 +20,9 @@ from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.segment import Segment, Tier
 from speciate.models.text_model import TextModel
 from speciate.runtime.embedder import Embedder
-from speciate.runtime.picture_replica import PictureReplica, PictureStream
+from speciate.runtime.painter import Painter
+from speciate.runtime.painter_item import PictureStream
+from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.replica import Replica
 from speciate.telemetry.metrics import Metrics
 
@@ -82,7 +83,7 @@ class Gateway:
         limits: AdmissionOptions,
         clock: Clock,
         metrics: Metrics,
-        pictures: Mapping[str, PictureReplica] = MappingProxyType({}),
+        pictures: PictureDoor | None = None,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._replicas = replicas
@@ -120,14 +121,20 @@ class Gateway:
         self._metrics.embedded(request, num_tokens, self._clock.now_s())
         return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
 
-    async def paint(self, request: PictureRequest) -> PictureSubmission:
-        """Admit and start one picture. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""
-        model = self.find(request.model)
-        opened = await self._picture_replica_of(model).submit(request, self._limits.pictures)
-        if isinstance(opened, Refused):
-            self._metrics.refused_picture(model.base, request)
-            raise Overloaded(opened.reason, retry_after_s=opened.retry_after_s)
-        return PictureSubmission(request.request_id, opened.tier, opened)
+    async def paint(self, requests: Sequence[PictureRequest]) -> list[PictureSubmission]:
+        """Admit and start pictures of one model that differ in their seeds: all of them or none. Raises ModelNotFound,
+        InvalidRequest, Overloaded, ShuttingDown."""
+        model = self.find(requests[0].model)
+        door = self._door_of(model)
+        on_device = [msgspec.structs.replace(request, model=model.base) for request in requests]
+        verdict = door.admit(on_device)
+        if isinstance(verdict, Refused):
+            self._metrics.refused_picture(model.base, requests[0])
+            raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s)
+        if verdict.tier is not requests[0].segment.tier:
+            segment = model.segments[verdict.tier]
+            on_device = [msgspec.structs.replace(request, segment=segment) for request in on_device]
+        return [PictureSubmission(request.request_id, verdict.tier, door.open(request)) for request in on_device]
 
     def find(self, name: str) -> ServedModel:
         """Raises ModelNotFound that names what exists."""
@@ -164,11 +171,12 @@ class Gateway:
         """Raise InvariantError if any replica's accounting does not add up."""
         for replica in self._replicas.values():
             replica.check()
-        for pictures in self._pictures.values():
-            pictures.check()
+        if self._pictures is not None:
+            self._pictures.painter.check()
 
-    def _workers(self) -> list[Replica | Embedder | PictureReplica]:
-        return [*self._replicas.values(), *self._embedders.values(), *self._pictures.values()]
+    def _workers(self) -> list[Replica | Embedder | Painter]:
+        painters = [] if self._pictures is None else [self._pictures.painter]
+        return [*self._replicas.values(), *self._embedders.values(), *painters]
 
     def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> tuple[Tier, Room]:
         demand = Demand(
@@ -193,11 +201,11 @@ class Gateway:
             raise InvalidRequest(f"{model.name} makes {makes}, not text; ask another model.", param="model")
         return self._replicas[model.base]
 
-    def _picture_replica_of(self, model: ServedModel) -> PictureReplica:
-        if model.base not in self._pictures:
-            able = ", ".join(m.name for m in self._models.values() if m.base in self._pictures) or "none"
+    def _door_of(self, model: ServedModel) -> PictureDoor:
+        if model.kind != "image" or self._pictures is None:
+            able = ", ".join(m.name for m in self._models.values() if m.kind == "image") or "none"
             raise InvalidRequest(f"{model.name} draws no pictures. Models that do: {able}.", param="model")
-        return self._pictures[model.base]
+        return self._pictures
 
     def _embedder_of(self, model: ServedModel) -> Embedder:
         if model.base not in self._embedders:

@@ -1,43 +1,39 @@
-"""What replicas of image models observe. Names and labels are those of the other metrics where they mean the same."""
+"""What a painter tells: implements its `PaintWatch`. Names and labels are other metrics' where they mean the same."""
 
-from speciate.core.denoise import Stage
+from speciate.core.denoise import DenoisePlan, Stage
+from speciate.core.errors import SpeciateError
 from speciate.core.picture import PictureFinish, PictureRequest
 from speciate.telemetry.metrics import Metrics
-from speciate.telemetry.tally import HistogramTally
 
 
 class PictureMetrics:
-    """Of one model."""
+    """Of all image models of a device."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._model = model
-        self._stages: dict[Stage, HistogramTally] = {
-            stage: metrics.stage_seconds.labels(model, stage.value) for stage in Stage
-        }
-        self._items = metrics.pass_items.labels(model)
 
-    def observe_step(self, stage: Stage, num_items: int, observed_s: float) -> None:
-        self._stages[stage].observe(observed_s)
-        if stage is Stage.PASS:
-            self._items.observe(num_items)
+    def stepped(self, plan: DenoisePlan, observed_s: float) -> None:
+        self._metrics.stage_seconds.labels(plan.model, plan.stage.value).observe(observed_s)
+        if plan.stage is Stage.PASS:
+            self._metrics.pass_items.labels(plan.model).observe(len(plan.items))
 
-    def observe_finish(self, request: PictureRequest, finish: PictureFinish) -> None:
-        line, labels = finish.timeline, self._labels(request)
+    def ended(self, request: PictureRequest, end: PictureFinish | SpeciateError) -> None:
+        labels = _labels(request)
+        if isinstance(end, SpeciateError):
+            self._metrics.counter("speciate:requests_failed", *labels, end.code).inc()
+            return
+        line, promised_s = end.timeline, request.segment.slo.e2e_s
         took_s = line.finished_s - line.arrival_s
         self._metrics.histogram("vllm:e2e_request_latency_seconds", *labels).observe(took_s)
         self._metrics.histogram("vllm:request_queue_time_seconds", *labels).observe(line.scheduled_s - line.arrival_s)
         self._metrics.counter("vllm:request_success", *labels, "stop").inc()
-        promised_s = request.segment.slo.e2e_s
         is_kept = promised_s is None or took_s <= promised_s
         self._metrics.counter("speciate:promises", *labels, "true" if is_kept else "false").inc()
 
-    def observe_cancelled(self, request: PictureRequest) -> None:
+    def left(self, request: PictureRequest) -> None:
         """Its caller left."""
-        self._metrics.counter("speciate:requests_cancelled", *self._labels(request)).inc()
+        self._metrics.counter("speciate:requests_cancelled", *_labels(request)).inc()
 
-    def observe_failed(self, request: PictureRequest, code: str) -> None:
-        self._metrics.counter("speciate:requests_failed", *self._labels(request), code).inc()
 
-    def _labels(self, request: PictureRequest) -> tuple[str, str, str]:
-        return (self._model, request.segment.tier.value, request.segment.name)
+def _labels(request: PictureRequest) -> tuple[str, str, str]:
+    return (request.model, request.segment.tier.value, request.segment.name)

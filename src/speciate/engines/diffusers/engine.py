@@ -1,4 +1,4 @@
-"""Implements `DenoiseEngine` and `AdapterHost` for one diffusers folder.
+"""Implements `ForesightedEngine` and `AdapterHost` for one diffusers folder.
 
 A pass: each item's sampler scales its latents, all rows go through the network at once, each with its own timestep,
 prompt, guidance and adapters; then each item's sampler takes its own rows' prediction one step on.
@@ -98,6 +98,11 @@ class DiffusersEngine:
     # ---- items -----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
+    def facts(self, spec: DenoiseSpec) -> ItemFacts:
+        self._validate(spec)
+        return self._facts(make_item(spec, self._loaded, self._samplers))
+
+    @torch.inference_mode()
     def add(self, spec: DenoiseSpec, checkpoint: bytes | None = None) -> ItemFacts:
         self._validate(spec)
         item = make_item(spec, self._loaded, self._samplers)
@@ -183,14 +188,12 @@ class DiffusersEngine:
             raise InvariantError(
                 "A reproducible item was planned together with others; this is a bug of the scheduler."
             )
-        run = {
-            Stage.ENCODE: self._encode,
-            Stage.PASS: self._pass,
-            Stage.PREVIEW: lambda given: self._decode(given, is_preview=True),
-            Stage.DECODE: lambda given: self._decode(given, is_preview=False),
-        }[plan.stage]
         try:
-            return run(shares)
+            if plan.stage is Stage.ENCODE:
+                return self._encode(shares)
+            if plan.stage is Stage.PASS:
+                return self._pass(shares)
+            return self._decode(shares, is_preview=plan.stage is Stage.PREVIEW)
         except RuntimeError as error:
             raise EngineFailed(f"The image engine failed in step {plan.step_id}: {error}. Send it again.") from error
 
