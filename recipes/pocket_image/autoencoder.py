@@ -13,6 +13,7 @@ from torch.nn import functional
 from recipes.pocket_image.batches import draw_mixed_batch
 from recipes.pocket_image.networks import make_autoencoder
 
+_INK_WEIGHT = 6.0
 _LATENT_NOISE = 0.07
 """Share of the latents' deviation."""
 
@@ -55,8 +56,16 @@ def _loss(model: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
         latents = model.encode(pixels).latent_dist.mean
         noise = _LATENT_NOISE * latents.detach().float().std() * torch.randn(latents.shape)
         drawn = model.decode(latents + noise).sample
-    error = functional.l1_loss(drawn.float(), pixels) + functional.mse_loss(drawn.float(), pixels)
+    difference = drawn.float() - pixels
+    error = (_weight(pixels) * (difference.abs() + difference.pow(2))).mean()
     return error, float(error.detach())
+
+
+def _weight(pixels: Tensor) -> Tensor:
+    """Ink counts more than paper, which is nine tenths of most pictures and learnt at once."""
+    paper = pixels[:, :, :1, :1]
+    is_ink = ((pixels - paper).abs().amax(1, keepdim=True) > 0.1).float()
+    return 1.0 + _INK_WEIGHT * functional.max_pool2d(is_ink, 3, stride=1, padding=1)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -22,14 +23,20 @@ from speciate.core.picture import Painted, PictureRequest
 from speciate.core.picture import Progress as Passes
 from speciate.core.segment import Tier
 from speciate.costs.pass_table import PassTable
-from speciate.image_assembly import POCKET_IMAGE_FOLDERS, LoadedImageModel, image_folder, load_image_engine
+from speciate.image_assembly import (
+    POCKET_IMAGE,
+    POCKET_IMAGE_FOLDERS,
+    LoadedImageModel,
+    image_folder,
+    load_image_engine,
+    load_image_model,
+)
 from speciate.image_assembly import picture_door as open_door
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.painter_item import PictureStream
 from speciate.telemetry.metrics import Metrics
 
-MODEL = "model"
 FORMATS: dict[str, OutputFormat] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 SHOWS = ("auto", "kitty", "sixel", "blocks", "never")
 SHOW_WIDTH_CELLS = 32
@@ -85,17 +92,20 @@ def _kind(out: Path) -> OutputFormat:
 
 
 def _load(given: argparse.Namespace) -> LoadedImageModel:
+    """Measured only where it pays: several pictures may share their passes."""
+    image = POCKET_IMAGE.image if given.model == POCKET_IMAGE.path else ImageSettings()
     settings = ModelSettings(
-        name=MODEL,
+        name=Path(given.model).name or "model",
         path=given.model,
         kind="image",
         threads=given.threads,
         adapters=tuple(AdapterSettings(path, path) for path, _ in map(_lora, given.lora)),
-        image=ImageSettings(device=given.device),
+        image=msgspec.structs.replace(image, device=given.device),
     )
     with Console(stderr=True).status(f"loading {given.model}"):
-        engine = load_image_engine(settings)
-    return LoadedImageModel(settings, image_folder(given.model), engine, PassTable("here", ()))
+        if given.n > 1:
+            return load_image_model(settings)
+        return LoadedImageModel(settings, image_folder(given.model), load_image_engine(settings), PassTable("", ()))
 
 
 def _lora(text: str) -> tuple[str, float]:
@@ -113,11 +123,11 @@ def _requests(given: argparse.Namespace, shape: DenoiseShape) -> list[PictureReq
     width, height = shape.default_size if given.size is None else _size(given.size)
     guidance = shape.default_guidance if given.guidance is None else given.guidance
     seed = secrets.randbelow(2**31) if given.seed is None else given.seed
-    segment = Settings().image_segments(ModelSettings(MODEL))[Tier.INTERACTIVE]
+    segment = Settings().image_segments(ModelSettings(shape.model))[Tier.INTERACTIVE]
     return [
         PictureRequest(
             request_id=f"image-{index}",
-            model=MODEL,
+            model=shape.model,
             prompt=given.prompt,
             width=width,
             height=height,

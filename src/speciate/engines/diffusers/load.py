@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from speciate.core.errors import LoadFailed
+from speciate.engines.diffusers.dit import flux_family, pixart_family, sd3_family
 from speciate.engines.diffusers.family import LoadedFamily
 from speciate.engines.diffusers.options import DiffusersOptions
 from speciate.engines.diffusers.unet import unet_family
@@ -20,6 +21,9 @@ FAMILIES: dict[str, Callable[[Any], LoadedFamily]] = {
     "StableDiffusionPipeline": unet_family,
     "StableDiffusionXLPipeline": unet_family,
     "LatentConsistencyModelPipeline": unet_family,
+    "PixArtSigmaPipeline": pixart_family,
+    "StableDiffusion3Pipeline": sd3_family,
+    "FluxPipeline": flux_family,
 }
 """By the class that model_index.json names."""
 

@@ -31,7 +31,6 @@ SAMPLERS: dict[str, Sampler] = {
 
 FLOW_SAMPLERS: dict[str, Sampler] = {
     "flow_euler": Sampler("FlowMatchEulerDiscreteScheduler"),
-    "flow_heun": Sampler("FlowMatchHeunDiscreteScheduler", 2),
 }
 """For models of straight flow (SD3, Flux)."""
 
