@@ -16,7 +16,12 @@ from speciate.models.pocket.draw import Style
 from speciate.models.pocket.picture_evaluate import Draw, evaluate_pictures
 from speciate.models.pocket.picture_judge import PictureJudge
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (IMAGE_DIR / "model_index.json").is_file(), reason="the pocket image model is not trained: see recipes"
+    ),
+]
 
 NUM_PICTURES = 127
 AT_ONCE = 16

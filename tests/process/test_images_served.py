@@ -14,11 +14,17 @@ from PIL import Image
 from speciate.config import ModelSettings
 from speciate.core.errors import LoadFailed
 from speciate.image_assembly import is_image_model, load_image_model
+from speciate.models.pocket import IMAGE_DIR
 
+needs_weights = pytest.mark.skipif(
+    not (IMAGE_DIR / "model_index.json").is_file(),
+    reason="the pocket image model is not trained: see recipes/pocket_image",
+)
 ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@needs_weights
 async def test_text_and_pictures_side_by_side(pocket_image_server: Any) -> None:
     async with openai.AsyncOpenAI(base_url=f"{pocket_image_server.url}/v1", api_key="none") as client:
         chat = [
@@ -39,6 +45,7 @@ async def test_text_and_pictures_side_by_side(pocket_image_server: Any) -> None:
     assert drawn[1] != drawn[0]
 
 
+@needs_weights
 def test_reproducible_pictures_are_bit_for_bit_equal_whatever_else_runs(pocket_image_server: Any) -> None:
     with openai.OpenAI(base_url=f"{pocket_image_server.url}/v1", api_key="none") as client:
         extra = {"seed": 5, "steps": 6, "reproducible": True}
@@ -47,6 +54,7 @@ def test_reproducible_pictures_are_bit_for_bit_equal_whatever_else_runs(pocket_i
     assert two.data[0].b64_json == one.data[0].b64_json
 
 
+@needs_weights
 def test_the_example_of_the_reference_runs(
     pocket_image_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

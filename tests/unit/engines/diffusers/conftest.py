@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("diffusers", reason="the extra [image] is not installed")
-
 import diffusers
 import torch
 from torch import Tensor
