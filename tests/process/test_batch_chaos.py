@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import OpenAI
+from openai.types import Batch
 
 from speciate.batch.private_postgres import PrivatePostgres
 from speciate.bench.server import free_port
@@ -230,6 +232,61 @@ def test_with_the_clock_set_back_nothing_is_lost(tmp_path: Path) -> None:
         done = victim.until_over(batch_id)
         _check_output(victim, done, 200)
         assert done["created_at"] <= done["in_progress_at"] <= done["finalizing_at"] <= done["completed_at"]
+
+
+def test_the_official_client_goes_on_after_a_crash(victim: Victim) -> None:
+    """One client, one job: an error file, a crash mid-way, and another job that is cancelled mid-way."""
+    lines = _lines(200)
+    lines[7]["body"]["max_tokens"] = 100_000
+    victim.start()
+    victim.until_ready()
+    with OpenAI(base_url=f"http://127.0.0.1:{victim.port}/v1", api_key="none", max_retries=10) as client:
+        data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        file = client.files.create(file=("in.jsonl", data), purpose="batch")
+        jobs = [
+            client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"job": name}
+            )
+            for name in ("kept", "cancelled")
+        ]
+        while (counts := client.batches.retrieve(jobs[1].id).request_counts) is None or counts.completed < 20:
+            time.sleep(0.01)
+        client.batches.cancel(jobs[1].id)
+        victim.kill()
+        victim.start()
+        victim.until_ready()
+        kept, cancelled = (_until_over(client, job.id) for job in jobs)
+        assert (kept.status, kept.metadata) == ("completed", {"job": "kept"})
+        assert kept.output_file_id is not None
+        assert kept.error_file_id is not None
+        assert _ids(client.files.content(kept.output_file_id).content) == [i for i in range(200) if i != 7]
+        (error,) = client.files.content(kept.error_file_id).text.splitlines()
+        assert json.loads(error)["response"]["body"]["error"]["code"] == "context_length_exceeded"
+        _check_cancelled(client, cancelled)
+
+
+def _check_cancelled(client: OpenAI, batch: Batch) -> None:
+    """What was done is in the output, the rest among the errors, and nothing is in both."""
+    assert batch.status == "cancelled"
+    assert batch.output_file_id is not None
+    assert batch.error_file_id is not None
+    done = _ids(client.files.content(batch.output_file_id).content)
+    open_lines = _ids(client.files.content(batch.error_file_id).content)
+    assert len(done) >= 20
+    assert sorted(done + open_lines) == list(range(200))
+
+
+def _until_over(client: OpenAI, batch_id: str) -> Batch:
+    ends = time.monotonic() + 60.0
+    while (batch := client.batches.retrieve(batch_id)).status in (
+        "validating",
+        "in_progress",
+        "finalizing",
+        "cancelling",
+    ):
+        assert time.monotonic() < ends, batch
+        time.sleep(0.05)
+    return batch
 
 
 @pytest.fixture
