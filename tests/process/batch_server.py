@@ -71,7 +71,7 @@ async def main(given: argparse.Namespace) -> None:
         runner.run, lambda name: gateway.loads()["fake"].tiers[Tier.BATCH].num_running, {"fake"}.__contains__
     )
     batch = msgspec.structs.replace(
-        BatchOptions(poll_s=0.1, cancel_grace_s=0.5, lease_s=given.lease_s),
+        BatchOptions(poll_s=0.1, cancel_grace_s=0.5, lease_s=given.lease_s, max_deaths=given.max_deaths),
         credit=Credit(least=min(16, given.in_flight), most=given.in_flight),
     )
     postgres = os.environ.get("SPECIATE_BATCH_POSTGRES")
@@ -91,5 +91,6 @@ if __name__ == "__main__":
     parser.add_argument("--step-s", type=float, default=0.01)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--lease-s", type=float, default=3.0)
+    parser.add_argument("--max-deaths", type=int, default=5)
     parser.add_argument("--shifts", action="store_true")
     asyncio.run(main(parser.parse_args()))

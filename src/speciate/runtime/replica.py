@@ -22,7 +22,7 @@ from speciate.core.errors import (
     ShuttingDown,
     SpeciateError,
 )
-from speciate.core.output import Delta, Finish, OutputEvent
+from speciate.core.output import Delta, Finish, OutputEvent, Whole
 from speciate.core.ports import Clock
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import GenerateRequest
@@ -101,6 +101,14 @@ class Replica:
             async with aclosing(sequence.mailbox.events()) as events:
                 async for event in events:
                     yield event
+        finally:
+            self._let_go(sequence)
+
+    async def complete(self, request: GenerateRequest) -> Whole:
+        """One sequence to its end. Raises as `generate`."""
+        sequence = await self._take_in(request)
+        try:
+            return await sequence.mailbox.whole()
         finally:
             self._let_go(sequence)
 
