@@ -18,7 +18,7 @@ from openvino import CompiledModel, Model, Type
 from openvino import opset15 as ops
 
 from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
-from speciate.engines.openvino.batch import padded_rows
+from speciate.engines.openvino.batch import SIZES
 from speciate.engines.openvino.checkpoint import Array, Checkpoint
 from speciate.engines.openvino.compile import choose_precision, compile_model, runtime_settings
 from speciate.engines.openvino.config import read_decoder_config, read_json
@@ -101,9 +101,9 @@ class OpenVinoEmbedder:
     def _run(self, rows: Sequence[tuple[int, ...]]) -> Array:
         """Unit vectors [B, C]. Rows and width are padded to a small set of sizes, as steps are (batch.py)."""
         num_rows = len(rows)
-        rows = [*rows, *[rows[-1]] * (padded_rows(num_rows) - num_rows)]
+        rows = [*rows, *[rows[-1]] * (SIZES.padded(num_rows) - num_rows)]
         counts_B = np.array([len(row) for row in rows])
-        width = min(padded_rows(int(counts_B.max())), self._context_tokens)
+        width = min(SIZES.padded(int(counts_B.max())), self._context_tokens)
         ids_BL = np.zeros((len(rows), width), np.int64)
         for place, row in enumerate(rows):
             ids_BL[place, : len(row)] = row
