@@ -13,7 +13,7 @@ from speciate.scheduling.options import StepTimePrior
 from speciate.scheduling.recent_error import RecentError
 from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
-FORGETTING = 0.99
+FORGETTING = 0.995
 NOISE = 0.05
 """Relative noise of one observation, assumed."""
 PRIOR_SPREAD = 2.0
