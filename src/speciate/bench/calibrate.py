@@ -17,7 +17,7 @@ from speciate.core.engine import SequenceSpec, SequenceStep, StepEngine, StepPla
 from speciate.core.errors import ConfigError
 from speciate.core.request import SamplingParams
 from speciate.costs.step_calibration import StepCalibration
-from speciate.costs.step_fit import MeasuredStep, fit_line, fit_table
+from speciate.costs.step_fit import MeasuredStep, fit_line, fit_table, typical
 from speciate.costs.step_series import StepSeries
 from speciate.sim.replica import work_of
 
@@ -81,7 +81,8 @@ def designed_plans(grid: CalibrationGrid) -> Iterator[Wanted]:
 
 def fit_calibration(engine: StepEngine, steps: Sequence[MeasuredStep], source: str) -> StepCalibration:
     """A table by tokens, with straight lines beside it for where a scheduler's own model starts."""
-    shape, line = engine.shape, fit_line(steps)
+    shape, medians = engine.shape, typical(steps)
+    line = fit_line(medians)
     return StepCalibration(
         name=shape.model,
         source=source,
@@ -93,7 +94,7 @@ def fit_calibration(engine: StepEngine, steps: Sequence[MeasuredStep], source: s
         context_tokens=shape.context_tokens,
         max_step_tokens=shape.max_step_tokens,
         max_step_sequences=shape.max_step_sequences,
-        table=fit_table(steps, shape.step_sizes),
+        table=fit_table(medians, shape.step_sizes),
     )
 
 

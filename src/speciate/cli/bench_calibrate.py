@@ -18,7 +18,7 @@ from speciate.core.engine import StepEngine
 from speciate.costs.step_calibration import StepCalibration
 from speciate.costs.step_fit import FitError, MeasuredStep, errors_by_kind, fit_line, typical
 
-SERVED_SEED, HELD_OUT_SEED = 98, 99
+HELD_OUT_SEED = 99
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,42 +29,35 @@ def main(arguments: Sequence[str]) -> int:
     grid = CalibrationGrid(rounds=given.rounds, max_seconds=given.max_seconds)
     steps = measure_steps(engine, grid)
     source = f"speciate bench calibrate, {machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}"
-    designed = fit_calibration(engine, typical(steps), source)
-    served = _measured(_served(engine, designed, given.served, SERVED_SEED))
-    calibration = fit_calibration(engine, [*typical(steps), *served], source)
-    held_out = _served(engine, calibration, given.served, HELD_OUT_SEED)
+    calibration = fit_calibration(engine, steps, source)
+    held_out = _held_out(engine, calibration, given.held_out)
     engine.close()
-    real = _measured(held_out)
+    real = [MeasuredStep(record.work, record.seconds) for record in held_out.steps]
     calibration = msgspec.structs.replace(
         calibration,
         noise=noise_of(calibration, real),
         between_s=pauses_between([r.began_s for r in held_out.steps], [r.seconds for r in held_out.steps]),
     )
     line = fit_line(typical(steps))
-    console.print(_table("designed steps, a table of their own", errors_by_kind(designed.step_s, typical(steps))))
+    console.print(_table("designed steps, the table's own fit", errors_by_kind(calibration.step_s, typical(steps))))
     console.print(_table("designed steps, a straight line instead", errors_by_kind(line.step_s, typical(steps))))
-    console.print(_table("held out: a served run, by the designed steps alone", errors_by_kind(designed.step_s, real)))
-    console.print(_table("held out: a served run, by the calibration", errors_by_kind(calibration.step_s, real)))
+    console.print(_table("held out: steps of a mixed run", errors_by_kind(calibration.step_s, real)))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(msgspec.json.format(msgspec.json.encode(calibration), indent=1) + b"\n")
     console.print(
-        f"{given.out}: {len(steps)} designed and {len(served)} served steps; noise {calibration.noise:.1%}, "
+        f"{given.out}: {len(steps)} steps measured; noise {calibration.noise:.1%}, "
         f"{1000 * calibration.between_s:.2f} ms between steps"
     )
     return 0
 
 
-def _served(engine: StepEngine, calibration: StepCalibration, seconds: float, seed: int) -> RealRun:
-    """Steps that the production scheduler makes of mixed work, while its clients are served on the same cores."""
+def _held_out(engine: StepEngine, calibration: StepCalibration, seconds: float) -> RealRun:
+    """Steps that the production scheduler makes of mixed work: what the fit has not seen."""
     bench = TiersBench(calibration, scaled_promises(calibration), engine)
-    done = bench.run(REAL, Job("three tiers", "speciate", 1.0, seconds, seed))[1]
+    done = bench.run(REAL, Job("three tiers", "speciate", 1.0, seconds, HELD_OUT_SEED))[1]
     if done is None:
         raise AssertionError("a real run gives its steps")
     return done
-
-
-def _measured(run: RealRun) -> list[MeasuredStep]:
-    return [MeasuredStep(record.work, record.seconds) for record in run.steps]
 
 
 def _table(title: str, errors: list[FitError]) -> Table:
@@ -82,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="pocket", help="a model folder, or a pocket model (default pocket)")
     add("--rounds", type=int, default=5, help="how often each plan is measured (default 5)")
     add("--max-seconds", type=float, default=150.0, help="no new round begins after so long (default 150)")
-    add("--served", type=float, default=15.0, help="seconds of mixed work to fit, and as many to check (default 15)")
+    add("--held-out", type=float, default=15.0, help="seconds of mixed work to check the fit with (default 15)")
     add("--out", type=Path, default=Path("out/calibration.json"))
     return parser
