@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     *(f"scheduling/{name}.py" for name in (
-        "blocks", "draft", "evict", "fill", "guard", "least_squares", "margin", "memory", "order", "pace", "report",
-        "sequence", "state", "step_time", "tenants", "token", "waiting",
+        "blocks", "draft", "evict", "fill", "guard", "least_squares", "margin", "memory", "order", "pace",
+        "recent_error", "report", "sequence", "state", "step_time", "tenants", "token", "waiting",
     )),
     "scheduling/baselines/ablations.py",
     "scheduling/baselines/staged.py",

@@ -59,7 +59,7 @@ def replica_load(state: TokenState, resident: ResidentLoad) -> ReplicaLoad:
         prefill_token_s=costs.prefill_s,
         decode_token_s=costs.decode_s,
         margin=state.model.margin.gamma,
-        prediction_error=state.model.margin.prediction_error,
+        prediction_error=state.model.error.mean,
         wasted_s=state.wasted_s,
         num_evictions=state.num_evictions,
         prefix_query_tokens=memory.query_tokens,

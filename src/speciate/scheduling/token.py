@@ -185,6 +185,7 @@ class TokenScheduler:
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
+            sizes=self._shape.step_sizes,
         )
 
     def _decide(self, draft: Draft) -> Decision:
@@ -193,7 +194,7 @@ class TokenScheduler:
             self._in_flight = draft
         return Decision(
             plan=plan,
-            predicted_s=draft.used_s if plan is not None else 0.0,
+            predicted_s=draft.predicted_s if plan is not None else 0.0,
             started=tuple(draft.started),
             relegated=tuple(draft.relegated),
             expired=tuple(draft.expired),
