@@ -102,6 +102,7 @@ async def _open(services: Services, call: Call, body: CompletionBody) -> Job:
             grammar,
             num_choices=num_choices,
             skip_special_tokens=body.skip_special_tokens is not False,
+            is_streamed=bool(body.stream),
             operation="text_completion",
         )
         echoes += [_echo(text, prompt) if body.echo else ""] * num_choices

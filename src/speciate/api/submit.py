@@ -34,6 +34,7 @@ def choice_requests(
     *,
     num_choices: int,
     skip_special_tokens: bool,
+    is_streamed: bool,
     operation: Literal["chat", "text_completion"] = "chat",
 ) -> list[GenerateRequest]:
     """One request a choice; a seed is moved on for each, or all choices would be the same."""
@@ -52,6 +53,7 @@ def choice_requests(
             deadline_s=promise.deadline_s,
             may_downgrade=promise.may_downgrade,
             skip_special_tokens=skip_special_tokens,
+            is_streamed=is_streamed,
             operation=operation,
             trace_parent=promise.trace_parent,
         )

@@ -92,6 +92,7 @@ async def open_turn(services: Services, answer_id: str, wish: TurnWish, promise:
         grammar,
         num_choices=wish.num_choices,
         skip_special_tokens=not shows_special_tokens(text, wish),
+        is_streamed=wish.is_streamed,
     )
     submissions = await submit_all(services.gateway, requests)
     return Turn(answer_id, int(time.time()), wish, text, prompt, sampling, submissions)

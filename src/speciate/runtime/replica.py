@@ -49,6 +49,7 @@ from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device, Turn
 from speciate.runtime.intake import end_tokens, spec_of, validate, work_of
 from speciate.runtime.sequence import RunningSequence, Taken, TextCodec
+from speciate.runtime.stream import OutputMailbox
 from speciate.telemetry.metrics import ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class Replica:
             text=self._codec.stream(stopping.stop, stopping.include_stop, request.skip_special_tokens),
             token_bytes=self._codec.token_bytes,
             tier=request.segment.tier,
+            mailbox=OutputMailbox(request.is_streamed),
         )
 
     def _let_go(self, sequence: RunningSequence) -> None:

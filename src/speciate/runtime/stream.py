@@ -1,4 +1,8 @@
-"""The mailbox between a replica and one reader. A slow reader costs memory of its own output only: deltas merge."""
+"""The mailbox between a replica and one reader. A slow reader costs memory of its own output only: deltas merge.
+
+A reader that wants everything at the end is woken at the end: with a hundred of them, waking each for each token took
+the event loop longer than handing the tokens out.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,14 +14,16 @@ from speciate.core.output import Delta, Finish, OutputEvent
 class OutputMailbox:
     """One producer (the replica), one consumer. Bounded by the sequence's own max_tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_streamed: bool = True) -> None:
+        self._is_streamed = is_streamed
         self._deltas: list[Delta] = []
         self._end: Finish | SpeciateError | None = None
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, delta: Delta) -> None:
         self._deltas.append(delta)
-        self._wake()
+        if self._is_streamed:
+            self._wake()
 
     def finish(self, end: Finish | SpeciateError) -> None:
         """The last event: a finish, or the error that the reader's stream raises. Later ones are ignored."""
@@ -28,7 +34,7 @@ class OutputMailbox:
     async def events(self) -> AsyncGenerator[OutputEvent, None]:
         """Deltas (merged while the reader was away), then one Finish. Raises the error it ended with."""
         while True:
-            if self._deltas:
+            if self._deltas and (self._is_streamed or self._end is not None):
                 yield self._take()
             elif self._end is not None:
                 break

@@ -47,3 +47,22 @@ async def test_an_error_is_raised_after_what_came_before_it() -> None:
         assert await anext(events) == Delta("a")
         with pytest.raises(EngineFailed, match="lost"):
             await anext(events)
+
+
+async def test_a_reader_of_the_whole_is_woken_once_with_all_of_it() -> None:
+    mailbox = OutputMailbox(is_streamed=False)
+    reader = asyncio.create_task(_all(mailbox))
+    for number, text in enumerate("abc"):
+        await asyncio.sleep(0)
+        mailbox.put(Delta(text, (number,)))
+    await asyncio.sleep(0)
+    mailbox.finish(FINISH)
+    assert await reader == [Delta("abc", (0, 1, 2)), FINISH]
+
+
+async def test_a_whole_that_fails_raises() -> None:
+    mailbox = OutputMailbox(is_streamed=False)
+    mailbox.put(Delta("a", (1,)))
+    mailbox.finish(EngineFailed("lost"))
+    with pytest.raises(EngineFailed, match="lost"):
+        await _all(mailbox)
