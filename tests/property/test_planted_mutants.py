@@ -56,7 +56,7 @@ MUTANTS = {
         "if True:",
     ),
     "relegation forgets to leave the real-time books": (
-        "fill.py",
+        "relegate.py",
         "    state.realtime.pop(seq.seq_id, None)\n",
         "",
     ),

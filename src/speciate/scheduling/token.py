@@ -2,7 +2,7 @@
 
 One round: `plan` drops what expired, sets the step's budget and lets the stages fill it; the engine computes; `commit`
 books what came back. Computed tokens catch up with tokens (as in vLLM V1): a prompt chunk, a decode and a recompute
-after eviction are one thing. The stages are in `fill`, memory in `evict`, what is learnt in `step_time`.
+after eviction are one thing. The stages are in `fill_*`, memory in `evict`, what is learnt in `step_time`.
 """
 
 from math import inf
@@ -12,8 +12,18 @@ from speciate.core.errors import InvalidRequest, InvariantError
 from speciate.core.replica import ReplicaLoad
 from speciate.core.scheduler import Decision, StepOutcome, TokenWork
 from speciate.core.segment import Tier
-from speciate.scheduling import fill
 from speciate.scheduling.draft import Draft
+from speciate.scheduling.fill import Stage
+from speciate.scheduling.fill_batch import (
+    break_standstill,
+    fill_all_batch_decodes,
+    fill_batch_decodes,
+    fill_batch_prompts,
+    force_batch,
+)
+from speciate.scheduling.fill_interactive import fill_interactive_decodes, fill_interactive_prompts
+from speciate.scheduling.fill_realtime import fill_realtime_decodes, fill_realtime_prompts
+from speciate.scheduling.limits import set_limits, spare_arrivals
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.report import ResidentLoad, replica_load, resident_load
 from speciate.scheduling.sequence import BATCH, REALTIME, Phase, Sequence
@@ -83,7 +93,7 @@ class TokenScheduler:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
         self._in_flight = self._resident_load = None
         if not outcome.lost:
-            self._state.model.observe(draft.features(), outcome.observed_s, draft.is_cut)
+            self._state.model.observe(draft.features(), outcome.observed_s, draft.is_cut, draft.num_streams)
         self._observe_pace(draft, now_s)
         tokens = dict(outcome.tokens)
         token_s = in_ticks_s(outcome.observed_s / max(1, draft.num_tokens))
@@ -176,12 +186,14 @@ class TokenScheduler:
 
     def _draft(self, now_s: float) -> Draft:
         self._num_plans += 1
+        margin, num_streams = self._state.model.margin, len(self._state.residents.decoding[REALTIME])
         return Draft(
             step_id=self._num_plans,
             now_s=now_s,
             costs=self._state.model.costs,
-            gamma=self._state.model.margin.gamma,
-            strict_gamma=self._state.model.margin.strict_gamma,
+            num_streams=num_streams,
+            gamma=margin.gamma_for(num_streams),
+            strict_gamma=margin.strict_for(num_streams),
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
@@ -285,18 +297,18 @@ class TokenScheduler:
         state.leave(seq)
 
 
-def _stages(options: TokenSchedulerOptions) -> tuple[fill.Stage, ...]:
+def _stages(options: TokenSchedulerOptions) -> tuple[Stage, ...]:
     return (
-        fill.set_limits,
-        fill.fill_realtime_decodes,
-        fill.fill_realtime_prompts,
-        fill.fill_interactive_decodes,
-        fill.fill_interactive_prompts,
-        fill.spare_arrivals,
-        fill.fill_batch_decodes if options.pause_batch else fill.fill_all_batch_decodes,
-        fill.fill_batch_prompts,
-        fill.force_batch,
-        fill.break_standstill,
+        set_limits,
+        fill_realtime_decodes,
+        fill_realtime_prompts,
+        fill_interactive_decodes,
+        fill_interactive_prompts,
+        spare_arrivals,
+        fill_batch_decodes if options.pause_batch else fill_all_batch_decodes,
+        fill_batch_prompts,
+        force_batch,
+        break_standstill,
     )
 
 
