@@ -14,7 +14,7 @@ from speciate.bench.server import get_text
 
 PROMPT_TOKENS = 1_920
 """60 blocks, within the pocket model's context."""
-WARM_PROMPTS = 8
+WARM_PROMPTS = 32
 TOLERANCE = 0.02
 
 

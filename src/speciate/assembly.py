@@ -58,6 +58,8 @@ POCKET_FOLDERS = {"pocket": TEXT_DIR, "pocket-delivery": TEXT_ADAPTER_DIR}
 
 WARM_TOKENS = 128
 """Sizes of steps that are tried while loading: those that real-time work meets."""
+WARM_S = 1.0
+"""And larger ones for so long at most: those up to some 500 tokens of a small model (docs/decisions/0016)."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; those that come while models load wait here too."""
@@ -300,6 +302,7 @@ def _engine_options(settings: ModelSettings) -> OpenVinoOptions:
         adapters=tuple(AdapterFolder(a.name, _adapter_path(a.path)) for a in settings.adapters),
         model_name=settings.name,
         warm_tokens=WARM_TOKENS,
+        warm_s=WARM_S,
     )
 
 
