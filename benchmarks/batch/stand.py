@@ -19,12 +19,12 @@ from speciate.api.batches_lines import LineRunner
 from speciate.api.call import Services
 from speciate.api.options import ApiOptions
 from speciate.batch.jobs import BatchJobs
+from speciate.batch.line_job import LineJob
 from speciate.batch.lines import LineAnswer
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import Credit
 from speciate.batch.records import TERMINAL, BatchRecord, BatchSpec
-from speciate.batch.worker import LineJob
 from speciate.core.engine import TokenEngineShape
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost

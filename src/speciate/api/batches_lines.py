@@ -9,8 +9,8 @@ from speciate.api.embeddings import create_embeddings
 from speciate.api.errors import anthropic_error, openai_error
 from speciate.api.messages import create_message
 from speciate.api.responses import ResponsesApi
+from speciate.batch.line_job import LineJob
 from speciate.batch.lines import LineAnswer
-from speciate.batch.worker import LineJob
 from speciate.core.errors import CapacityError, EngineFailed, InvalidRequest, InvariantError, Overloaded, SpeciateError
 
 

@@ -127,6 +127,9 @@ class SqlBatchStore:
         refund = 0 if counts_as_attempt else 1
         await self._database.write(lambda tx: tx.run("give_back", keys=keys, refund=refund))
 
+    async def announce(self) -> None:
+        await self._database.write(lambda tx: tx.run("notify"))
+
     async def reap(self, now_s: float, max_deaths: int) -> Reaped:
         return await self._database.write(lambda tx: self._reap(tx, now_s, max_deaths))
 

@@ -100,6 +100,10 @@ class LineQueue(Protocol):
         """Wait again; claims that are no longer held are ignored."""
         ...
 
+    async def announce(self) -> None:
+        """Wake whoever listens: lines wait again."""
+        ...
+
     async def reap(self, now_s: float, max_deaths: int) -> Reaped:
         """Lines whose lease ended: suspects now, or given up after `max_deaths` workers died with them."""
         ...
