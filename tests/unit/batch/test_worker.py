@@ -6,13 +6,15 @@ from pathlib import Path
 
 from speciate.batch.clock import WallClock
 from speciate.batch.files import FileShelf
+from speciate.batch.line_job import LineJob
 from speciate.batch.lines import LineAnswer
+from speciate.batch.meter import Meter
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import Credit
 from speciate.batch.records import BatchChange, BatchSpec, BatchStatus, LineResult, NewLine
 from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
-from speciate.batch.worker import LineJob, Worker
+from speciate.batch.worker import Worker
 from speciate.telemetry.metrics import BatchMetrics, Metrics
 
 FILE_ID = "file-" + "0" * 24
@@ -61,6 +63,7 @@ async def test_the_engine_goes_on_while_results_wait_for_the_disk(tmp_path: Path
     options = BatchOptions(poll_s=0.02, credit=CREDIT)
     worker = Worker(
         store, shelf, answer, lambda model: None, {"m"}.__contains__, options, WallClock(), BatchMetrics(Metrics()),
+        Meter(lambda: None, None),
         name="w", owns_store=True,
     )  # fmt: skip
     worker.start()
