@@ -12,8 +12,8 @@ from speciate.runtime.gateway import PictureSubmission, ServedModel, Submission
 class Gateway(Protocol):
     """Admits, routes, generates. Refusals are raised as errors of `core.errors`."""
 
-    async def submit(self, request: GenerateRequest) -> Submission:
-        """Closing the submission's events cancels the work."""
+    async def submit(self, requests: Sequence[GenerateRequest]) -> list[Submission]:
+        """Sequences of one caller and model, all or none."""
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...

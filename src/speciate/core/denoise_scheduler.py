@@ -166,6 +166,10 @@ class Forecast(Struct, frozen=True):
     """When it would be done, margin included."""
     earliest_due_s: float
     """The earliest due time that could be kept now without making anyone late."""
+    load_s: float = 0.0
+    """Seconds that bringing its model and adapters onto the device takes; 0 if they are there."""
+    displaced_s: float = 0.0
+    """Seconds of loading others again that are expected to follow from that."""
 
 
 class Forecaster(Protocol):

@@ -21,6 +21,11 @@ RETRY_S = 0.05
 class Seat(Protocol):
     """A replica's right to step its device."""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it may step on and on; else each step is taken for itself."""
+        ...
+
     async def take(self) -> float:
         """Wait for the device; how long the next step should take at most. 0 while there is no work: plan, and wait."""
         ...
@@ -40,6 +45,10 @@ class Seat(Protocol):
 
 class OwnSeat:
     """Implements `Seat` where nobody else is on the device."""
+
+    @property
+    def is_own(self) -> bool:
+        return True
 
     async def take(self) -> float:
         return float("inf")
@@ -160,6 +169,10 @@ class SharedSeat:
     @property
     def is_waiting(self) -> bool:
         return self._turn is not None and not self._turn.done()
+
+    @property
+    def is_own(self) -> bool:
+        return False
 
     def give(self, within_s: float) -> None:
         if self._turn is not None:

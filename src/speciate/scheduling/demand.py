@@ -6,7 +6,7 @@ more about a model that rests than its last minutes.
 """
 
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 
 LN2 = 0.6931471805599453
 
@@ -51,6 +51,11 @@ class Demand:
             return 0.0
         parts = zip(pair, self._scales, strict=True)
         return sum(weight * fading.read(life_s, now_s) * LN2 / life_s for fading, (life_s, weight) in parts)
+
+    def last_s(self, key: object) -> float:
+        """When it was last asked for; minus infinity for a key never seen."""
+        pair = self._keys.get(key)
+        return -inf if pair is None else pair[0].at_s
 
     def _forget(self, now_s: float) -> None:
         """The rarer half goes."""

@@ -43,7 +43,9 @@ def forecast_of(state: DenoiseState, item: Item, num_items: int, now_s: float) -
     item.alone_s = state.remaining_s(item)
     item.share_s = num_items * state.share_s(item, peers + num_items)
     room = find_room(outlook, item, lambda it: state.load_s(it, now_s), state.times.gamma, now_s)
-    return Forecast(item.alone_s, item.due_s, room.finish_s, room.earliest_due_s)
+    displaced_s = 0.0 if state.residency is None else state.residency.displaced_s(item.assets, now_s)
+    load_s = state.load_s(item, now_s)
+    return Forecast(item.alone_s, item.due_s, room.finish_s, room.earliest_due_s, load_s, displaced_s)
 
 
 def denoise_load(state: DenoiseState, wasted_s: float, num_pauses: int, now_s: float) -> DenoiseLoad:

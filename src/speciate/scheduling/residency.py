@@ -9,6 +9,7 @@ the queue known). An adapter is on the device only while its model is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from math import expm1
 
 from msgspec import Struct
 
@@ -16,6 +17,8 @@ from speciate.core.denoise_scheduler import Asset, FetchDone, LoadDone, LoadPlan
 from speciate.core.errors import InvariantError
 from speciate.scheduling.demand import Demand
 
+BELOW_DEVICE = 0.25
+"""Worth of a copy in host memory while the asset is on the device, as a share of one that is not."""
 LOAD_FORGETTING = 0.3
 """Weight of the newest observed load."""
 
@@ -49,11 +52,43 @@ class ResidencyOptions(Struct, frozen=True):
 FactsOf = Callable[[Asset], AssetFacts]
 
 
+class AssetUse(Struct, frozen=True, gc=False):
+    """What is known of an asset's use when something has to leave."""
+
+    uses: float
+    """Expected within the horizon: those that queue, and arrivals at the present rate."""
+    last_s: float
+    """When it was last asked for."""
+    back_s: float
+    """Seconds to have it back."""
+    num_bytes: int
+
+
+WorthOf = Callable[[AssetUse], float]
+
+
+def expected_worth(use: AssetUse) -> float:
+    """Seconds that keeping a byte of it is expected to save."""
+    return use.uses * use.back_s / max(1, use.num_bytes)
+
+
+def recency(use: AssetUse) -> float:
+    """For comparisons: what was used longest ago leaves (LRU)."""
+    return use.last_s
+
+
 class Residency:
     """Owned by a denoise scheduler. `facts_of` answers for any asset that may be asked for, and is pure."""
 
-    def __init__(self, options: ResidencyOptions, facts_of: FactsOf, on_device: Iterable[Asset] = ()) -> None:
+    def __init__(
+        self,
+        options: ResidencyOptions,
+        facts_of: FactsOf,
+        on_device: Iterable[Asset] = (),
+        worth_of: WorthOf = expected_worth,
+    ) -> None:
         self._options = options
+        self._worth_of = worth_of
         self._facts_of = facts_of
         self._demand = Demand(options.short_half_life_s, options.long_half_life_s, options.short_weight)
         self._queued: dict[Asset, int] = {}
@@ -86,10 +121,9 @@ class Residency:
                 del self._queued[asset]
 
     def worth(self, asset: Asset, now_s: float) -> float:
-        """Seconds of reloading that a byte of it is expected to save within the horizon."""
+        """Of keeping it on the device."""
         facts = self._facts_of(asset)
-        uses = self._queued.get(asset, 0) + self._demand.rate(asset, now_s) * self._options.horizon_s
-        return uses * self._reload_s(facts) / max(1, facts.device_bytes)
+        return self._worth_of(self._use(asset, self._reload_s(facts), facts.device_bytes, now_s))
 
     # ---- where it is -----------------------------------------------------------------------------------------------
 
@@ -113,6 +147,14 @@ class Residency:
             elif asset not in self._device:
                 missing_s += self._reload_s(self._facts_of(asset))
         return missing_s
+
+    def displaced_s(self, assets: Iterable[Asset], now_s: float) -> float:
+        """Seconds of reloading that are expected to follow from making room for these: of each that would leave, the
+        time to have it back times the chance that it is asked for within the horizon."""
+        missing = [asset for asset in assets if asset not in self._device]
+        need = sum(self._facts_of(asset).device_bytes for asset in missing)
+        leaving = self._cheapest(need, set(missing), now_s) or {}
+        return sum(self._chance(asset, now_s) * self._reload_s(self._facts_of(asset)) for asset in leaving)
 
     def can_ever_fit(self, assets: Collection[Asset]) -> bool:
         return sum(self._facts_of(asset).device_bytes for asset in set(assets)) <= self._options.device_bytes
@@ -195,8 +237,16 @@ class Residency:
     # ---- choosing --------------------------------------------------------------------------------------------------
 
     def _victims(self, asset: Asset, keep: set[Asset], now_s: float) -> tuple[Asset, ...] | None:
-        """Least worth first, until there is room; a model takes its adapters along. None where that is not enough."""
+        """What leaves for `asset`; None where that is not enough without those of `keep`."""
+        leaving = self._cheapest(self._facts_of(asset).device_bytes, keep, now_s)
+        if leaving is None:
+            return None
         need = self._facts_of(asset).device_bytes - (self._options.device_bytes - self._device_bytes())
+        return self._pruned(leaving, sum(leaving.values()) - max(0, need), now_s)
+
+    def _cheapest(self, num_bytes: int, keep: set[Asset], now_s: float) -> dict[Asset, int] | None:
+        """Least worth first, until there is room for so much; a model takes its adapters along."""
+        need = num_bytes - (self._options.device_bytes - self._device_bytes())
         kept_models = {other.model for other in keep}
         free = [a for a in self._device if a not in keep and (a.adapter or a.model not in kept_models)]
         leaving: dict[Asset, int] = {}
@@ -208,7 +258,7 @@ class Residency:
                 if gone not in leaving:
                     leaving[gone] = self._device[gone]
                     need -= self._device[gone]
-        return None if need > 0 else self._pruned(leaving, -need, now_s)
+        return None if need > 0 else leaving
 
     def _pruned(self, leaving: dict[Asset, int], surplus: int, now_s: float) -> tuple[Asset, ...]:
         """Small ones that went first and are not needed after a large one went stay: models with all that is theirs,
@@ -240,11 +290,18 @@ class Residency:
         return tuple(leaving) if need <= 0 else None
 
     def _host_worth(self, asset: Asset, now_s: float) -> float:
-        """Seconds of fetching that a byte saves; what is on the device anyway is not needed below it soon."""
+        """Of keeping it in host memory; what is on the device anyway is not needed below it soon."""
         facts = self._facts_of(asset)
-        uses = self._queued.get(asset, 0) + self._demand.rate(asset, now_s) * self._options.horizon_s
-        share = 0.25 if asset in self._device else 1.0
-        return share * uses * self._seconds(facts, True) / max(1, facts.host_bytes)
+        share = BELOW_DEVICE if asset in self._device else 1.0
+        return share * self._worth_of(self._use(asset, self._seconds(facts, True), facts.host_bytes, now_s))
+
+    def _chance(self, asset: Asset, now_s: float) -> float:
+        """That it is asked for within the horizon, if requests come at the present rate."""
+        return 1.0 if asset in self._queued else -expm1(-self._demand.rate(asset, now_s) * self._options.horizon_s)
+
+    def _use(self, asset: Asset, back_s: float, num_bytes: int, now_s: float) -> AssetUse:
+        expected = self._demand.rate(asset, now_s) * self._options.horizon_s
+        return AssetUse(self._queued.get(asset, 0) + expected, self._demand.last_s(asset), back_s, num_bytes)
 
     # ---- books -----------------------------------------------------------------------------------------------------
 
