@@ -100,7 +100,7 @@ async def test_lines_with_one_system_prompt_run_together_so_that_the_cache_pays(
         % (i, _body("hi", systems[i % 2]))
         for i in range(20)
     ]
-    async with running_gateway(num_blocks=16, max_sequences=8) as gateway:
+    async with running_gateway(num_blocks=10, max_sequences=8) as gateway:
         runner = LineRunner(Services(gateway, ApiOptions(), KeyRing(())))
         ports = BatchPorts(runner.run, lambda model: None, {"m"}.__contains__)
         options = BatchOptions(poll_s=0.02, credit=Credit(least=1, most=1))
