@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     *(f"scheduling/{name}.py" for name in (
         "aside", "blocks", "draft", "evict", "fill", "fill_batch", "fill_interactive", "fill_realtime", "guard",
-        "least_squares", "limits", "margin", "memory", "order", "pace", "relegate", "report", "sequence",
-        "state", "step_time", "tenants", "token", "waiting",
+        "least_squares", "limits", "margin", "memory", "order", "pace", "recent_error", "relegate", "report",
+        "sequence", "state", "step_time", "tenants", "token", "waiting",
     )),
     "scheduling/baselines/ablations.py",
     "scheduling/baselines/staged.py",

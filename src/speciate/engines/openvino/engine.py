@@ -8,13 +8,14 @@ Threads: one at a time, as StepEngine says; `infer` releases the interpreter loc
 """
 
 from pathlib import Path
+from time import monotonic
 
 from openvino import CompiledModel
 
 from speciate.core.engine import SequenceSpec, SequenceStep, StepPlan, StepResult, TokenEngineShape
 from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
 from speciate.engines.openvino.adapters import attach_adapters
-from speciate.engines.openvino.batch import PADDING, StepArrays, lay_out, sizes
+from speciate.engines.openvino.batch import PADDING, SIZES, StepArrays, lay_out, sizes
 from speciate.engines.openvino.blocks import BLOCK_TOKENS, KvBlocks, allocate_blocks
 from speciate.engines.openvino.checkpoint import Array
 from speciate.engines.openvino.compile import compile_model, runtime_settings
@@ -23,6 +24,9 @@ from speciate.engines.openvino.options import OpenVinoOptions
 from speciate.engines.openvino.paging import gather_sampled_rows, page
 from speciate.engines.openvino.source import StatefulDecoder, load_decoder
 from speciate.engines.sampling import Sampler
+
+MOST_WARM_SAMPLES = 128
+"""Rows that are sampled while kernels are made: logits of more would hold memory that nobody needs later."""
 
 
 class OpenVinoEngine:
@@ -59,7 +63,7 @@ class OpenVinoEngine:
         shape = _shape(folder, options, source, blocks)
         sampler = Sampler(source.vocab_size, source.eos_token_ids, _read_tokenizer(folder))
         engine = cls(shape, compiled, blocks, sampler, source.kept)
-        engine._warm(options.warm_tokens)
+        engine._warm(options)
         return engine
 
     @property
@@ -100,16 +104,22 @@ class OpenVinoEngine:
         """Free the model and the blocks; steps after it fail."""
         del self._request, self._kept, self._blocks
 
-    def _warm(self, most_tokens: int) -> None:
+    def _warm(self, options: OpenVinoOptions) -> None:
         """Decode in scratch blocks, one token a sequence. Raises LoadFailed where the model cannot run."""
-        scratch = self._blocks.scratch
+        ends_s = monotonic() + options.warm_s
         try:
-            for size in sizes(most_tokens):
-                steps = tuple(SequenceStep(PADDING, (0,), 0, scratch, True) for _ in range(size))
-                adapter_of = self._adapter_of if self._adapter_numbers else None
-                self._infer(StepPlan(0, steps), lay_out(steps, BLOCK_TOKENS, scratch, adapter_of))
+            for size in sizes(max(options.warm_tokens, options.max_step_tokens if options.warm_s else 0)):
+                if size > options.warm_tokens and monotonic() >= ends_s:
+                    return
+                self._warm_size(size)
         except EngineFailed as error:
             raise LoadFailed(f"the model was loaded but cannot run: {error.message}") from error
+
+    def _warm_size(self, num_rows: int) -> None:
+        scratch = self._blocks.scratch
+        steps = tuple(SequenceStep(PADDING, (0,), 0, scratch, n < MOST_WARM_SAMPLES) for n in range(num_rows))
+        adapter_of = self._adapter_of if self._adapter_numbers else None
+        self._infer(StepPlan(0, steps), lay_out(steps, BLOCK_TOKENS, scratch, adapter_of))
 
     def _infer(self, plan: StepPlan, arrays: StepArrays) -> Array:
         """Logits [sampled rows, vocabulary], in the runtime's own memory until the next step."""
@@ -136,6 +146,7 @@ def _shape(folder: Path, options: OpenVinoOptions, source: StatefulDecoder, bloc
         adapters=tuple(adapter.name for adapter in options.adapters),
         max_step_tokens=options.max_step_tokens,
         max_step_sequences=options.max_step_sequences,
+        step_sizes=SIZES,
     )
 
 

@@ -41,6 +41,8 @@ class OpenVinoOptions(Struct, frozen=True):
     warm_tokens: int = 0
     """Steps of all sizes up to this many tokens are run once while loading: their kernels are made then, and not while
     somebody waits."""
+    warm_s: float = 0.0
+    """And larger ones, smallest first, for so long at most: a small model meets no new size later."""
     activation_group: int | None = None
     """Width of the groups in which activations are quantised to 8 bit before a matmul with 8 or 4-bit weights; 0 turns
     it off; None takes the measured best (see docs/decisions/0011)."""
