@@ -83,6 +83,9 @@ def _type_text(annotation: Any) -> str:
         "typing.",
         "speciate.scheduling.options.",
         "speciate.telemetry.export.",
+        "speciate.scaling.spec.",
+        "speciate.scaling.signals.",
+        "speciate.scaling.market.",
     ):
         text = text.replace(noise, "")
     text = _BOUNDED.sub(lambda found: found[1] + "".join(_bound_text(*b) for b in _BOUND.findall(found[2])), text)

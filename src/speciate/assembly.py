@@ -7,12 +7,12 @@ import asyncio
 import errno
 import importlib
 import logging
-import os
 import signal
 import socket
 import time
-from collections.abc import Generator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,19 +20,11 @@ import uvicorn
 from msgspec import Struct
 
 from speciate import __version__
-from speciate.admission.admit import Demand
-from speciate.admission.batch_rate import predict_lines_per_s
 from speciate.api.app import create_app
-from speciate.api.auth import KeyRing
-from speciate.api.batches_lines import LineRunner
-from speciate.api.call import Services
 from speciate.api.options import ApiKey, ApiOptions
-from speciate.batch.jobs import BatchJobs, Sample
-from speciate.batch.open import BatchPorts, open_jobs
-from speciate.batch.options import BatchOptions
-from speciate.batch.order import Credit
+from speciate.assembly_batches import leaving_in_time, notice_s, open_batches
+from speciate.batch.jobs import BatchJobs
 from speciate.config import (
-    BatchSettings,
     ModelSettings,
     ServerSettings,
     Settings,
@@ -57,7 +49,7 @@ from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.export import OtelOptions, RequestExporter
-from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
+from speciate.telemetry.metrics import Metrics, ReplicaMetrics
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +97,7 @@ def serve(settings: Settings) -> int:
     KeyboardInterrupt for a SIGINT while models load."""
     listener = bind(settings.server)
     server = build_server(settings, [load_model(model) for model in settings.models])
-    front = _Front(_uvicorn_config(settings.server))
+    front = _Front(_uvicorn_config(settings.server, notice_s(settings)))
     front.take_signals()
     collect_seldom()
     with asyncio.Runner(loop_factory=front.config.get_loop_factory()) as runner:
@@ -118,12 +110,20 @@ async def _run(settings: Settings, server: Server, front: "_Front", listener: so
     try:
         async with AsyncExitStack() as stack:
             jobs = await _enter_batches(stack, settings, server)
+            if jobs is not None:
+                front.on_signal = partial(_leave, settings, jobs)
+                await stack.enter_async_context(leaving_in_time(settings, jobs, front.drain))
             front.config.app = create_app(server.gateway, api_options(settings), server.metrics.render, jobs)
             host, port = listener.getsockname()[:2]
             log.info("speciate %s serves %s at http://%s:%d/v1", __version__, _names(server.gateway), host, port)
             await front.serve(sockets=[listener])
     finally:
         await server.stop()
+
+
+def _leave(settings: Settings, jobs: BatchJobs, number: int) -> None:
+    """Who pressed Ctrl-C does not wait for batch lines."""
+    jobs.leave(0.0 if number == signal.SIGINT else notice_s(settings))
 
 
 class _Front(uvicorn.Server):
@@ -133,6 +133,8 @@ class _Front(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.received: list[int] = []
+        self.on_signal: Callable[[int], None] | None = None
+        """Called on the event loop."""
 
     def take_signals(self) -> None:
         """From here on SIGINT and SIGTERM drain; a second SIGINT ends what still runs."""
@@ -146,6 +148,12 @@ class _Front(uvicorn.Server):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
         self.handle_exit(number, frame)
+        if self.on_signal is not None:
+            asyncio.get_running_loop().call_soon_threadsafe(self.on_signal, number)
+
+    def drain(self) -> None:
+        """As at SIGTERM."""
+        self.should_exit = True
 
 
 def bind(server: ServerSettings) -> socket.socket:
@@ -213,75 +221,18 @@ def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
     return Server(gateway, device, metrics)
 
 
-def open_batches(settings: Settings, server: Server) -> AbstractAsyncContextManager[BatchJobs]:
-    """The durable path over this server's gateway; what an earlier process left behind is taken up."""
-    gateway = server.gateway
-    runner = LineRunner(Services(gateway, api_options(settings), KeyRing(())))
-    names = frozenset(model.name for model in gateway.served())
-    ports = BatchPorts(
-        run_line=runner.run,
-        num_running=lambda model: _num_batch_running(gateway, model),
-        serves=names.__contains__,
-        predict_rate=lambda sample: _predicted_rate(settings, gateway, sample),
-    )
-    folder = data_folder(settings.batch)
-    log.info("batches are in %s%s", folder, " and Postgres" if batch_postgres_url() else "")
-    return open_jobs(folder, batch_postgres_url(), ports, batch_options(settings), BatchMetrics(server.metrics))
-
-
 async def _enter_batches(stack: AsyncExitStack, settings: Settings, server: Server) -> BatchJobs | None:
     """A second server on a machine goes without batches, unless it was told where to keep them."""
     if not settings.batch.enabled:
         return None
     try:
-        return await stack.enter_async_context(open_batches(settings, server))
+        opened = open_batches(settings, api_options(settings), server.gateway, server.metrics)
+        return await stack.enter_async_context(opened)
     except ConfigError as error:
         if settings.batch.directory is not None or batch_postgres_url() is not None:
             raise
         log.warning("files and batches are not served: %s", error.message)
         return None
-
-
-def data_folder(batch: BatchSettings) -> Path:
-    """Where files and the SQLite store are."""
-    if batch.directory is not None:
-        return Path(batch.directory).expanduser()
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path("~/.local/share").expanduser()) / "speciate"
-
-
-def batch_options(settings: Settings) -> BatchOptions:
-    batch = settings.batch
-    days = batch.input_expires_after_days
-    return BatchOptions(
-        max_lines=batch.max_lines,
-        max_file_bytes=round(batch.max_file_mib * 2**20),
-        max_line_bytes=round(settings.server.max_body_mib * 2**20),
-        tenant_bytes=round(batch.tenant_gib * 2**30),
-        max_open_batches=batch.max_open_batches,
-        input_expires_after_s=None if days is None else round(days * 86_400),
-        lease_s=batch.lease_s,
-        max_attempts=batch.max_attempts,
-        max_deaths=batch.max_worker_deaths,
-        cancel_grace_s=batch.cancel_grace_s,
-        credit=Credit(most=batch.max_in_flight),
-    )
-
-
-def _predicted_rate(settings: Settings, gateway: Gateway, sample: Sample) -> float | None:
-    """From the replica's own step times; None for a model that is not here, or makes vectors."""
-    served = next((model for model in gateway.served() if model.name == sample.model), None)
-    load = gateway.loads().get(served.base) if served is not None else None
-    if load is None:
-        return None
-    demand = Demand(settings.segment_table()[Tier.BATCH], sample.prompt_tokens, sample.max_tokens)
-    return predict_lines_per_s(demand, load, settings.admission, settings.batch.max_in_flight)
-
-
-def _num_batch_running(gateway: Gateway, model: str) -> int | None:
-    """Of a model that makes vectors nothing is known."""
-    load = gateway.loads().get(gateway.find(model).base)
-    return None if load is None else load.tiers[Tier.BATCH].num_running
 
 
 def _exporter(options: OtelOptions | None, clock: Clock) -> RequestExporter | None:
@@ -369,14 +320,14 @@ def _adapter_path(path: str) -> Path:
     return POCKET_FOLDERS.get(path, Path(path).expanduser())
 
 
-def _uvicorn_config(server: ServerSettings) -> uvicorn.Config:
+def _uvicorn_config(server: ServerSettings, notice_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         _not_ready,  # replaced once there is an event loop to build the app on
         log_level=server.log_level,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(server.drain_s)),
+        timeout_graceful_shutdown=max(1, round(min(server.drain_s, notice_s))),
         timeout_keep_alive=75,
         backlog=BACKLOG,
         ws="none",

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, field
 from speciate.admission.admit import AdmissionOptions
 from speciate.core.errors import ConfigError
 from speciate.core.segment import Segment, Slo, Tier
+from speciate.scaling.spec import MarketsSpec, check_markets
 from speciate.scheduling.options import Reservation, TokenSchedulerOptions
 from speciate.telemetry.export import OtelOptions
 
@@ -156,6 +157,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     scheduler: TokenSchedulerOptions = TokenSchedulerOptions()
     admission: AdmissionOptions = AdmissionOptions()
     batch: BatchSettings = BatchSettings()
+    markets: MarketsSpec = MarketsSpec()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     def scheduler_of(self, *names: str) -> TokenSchedulerOptions:
@@ -195,6 +197,7 @@ def parse_settings(tree: Any, source: str) -> Settings:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}. See docs/reference/settings.md for what each key takes.") from error
     _check_names(settings, source)
+    check_markets(settings.markets)
     return settings
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from speciate.batch.jobs import BatchJobs
+from speciate.batch.line_job import LineJob
 from speciate.batch.lines import LineAnswer
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
 from speciate.batch.records import TERMINAL, BatchChange, BatchRecord, BatchSpec, BatchStatus, LineState, NewLine, Want
 from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
-from speciate.batch.worker import LineJob
 from speciate.core.errors import NotFound
 from speciate.telemetry.metrics import BatchMetrics, Metrics
 

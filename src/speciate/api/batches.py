@@ -6,13 +6,15 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import Meta, Struct
 
+from speciate.api.batch_outlook import OutlookAnswer, WayAnswer, outlook_answer, way_answer
 from speciate.api.body import decode_body
 from speciate.api.call import BytesReply, Call, Reply, Services
 from speciate.api.files import checked_expiry_s, limit_of
 from speciate.batch.files import derived_file_id
+from speciate.batch.holding import JobOutlook
 from speciate.batch.jobs import BatchJobs, Estimate
 from speciate.batch.publish import published_kinds
-from speciate.batch.records import BatchError, BatchRecord, BatchSpec, TokenUsage
+from speciate.batch.records import BatchError, BatchQuery, BatchRecord, BatchSpec, TokenUsage
 from speciate.batch.windows import offered_window, parse_window
 from speciate.core.errors import InvalidRequest
 
@@ -54,6 +56,12 @@ class EstimateAnswer(Struct, frozen=True):
     """Until it would be done, after the work of earlier deadlines."""
     is_feasible: bool | None
     earliest_window: str | None
+    ahead_seconds: float
+    """Work of other jobs that is due before the window ends."""
+    deadline_at: int
+    usd_per_hour_here: float | None
+    ways: list[WayAnswer]
+    """In which the job could be done; the first is what an idle server does at once."""
     object: str = "batch.estimate"
 
 
@@ -86,7 +94,7 @@ class ErrorsAnswer(Struct, frozen=True):
 
 
 class BatchAnswer(Struct, frozen=True):
-    """All keys are always there. `provenance_file_id` is ours."""
+    """All keys are always there. `provenance_file_id` and `outlook` are ours."""
 
     id: str
     endpoint: str
@@ -110,6 +118,8 @@ class BatchAnswer(Struct, frozen=True):
     request_counts: CountsAnswer
     usage: UsageAnswer
     metadata: dict[str, str] | None
+    outlook: OutlookAnswer | None
+    """While it runs, where prices differ by the hour or machines are offered."""
     object: str = "batch"
 
 
@@ -135,31 +145,32 @@ class BatchesApi:
     async def create(self, services: Services, call: Call) -> Reply:
         spec = _spec(decode_body(_DECODER, call.body))
         batch = await self._jobs.create_batch(call.tenant or "", spec, idempotency_key(call))
-        return BytesReply(_encode(batch_answer(batch)))
+        return self._reply(batch)
 
     async def estimate(self, services: Services, call: Call) -> Reply:
         """Ours: what a batch would meet, without filing it."""
         body = decode_body(_ESTIMATE_DECODER, call.body)
         window_s = parse_window(body.completion_window)
-        found = await self._jobs.estimate(call.tenant or "", body.input_file_id)
+        found = await self._jobs.estimate(call.tenant or "", body.input_file_id, window_s)
         return BytesReply(_encode(_estimate_answer(found, window_s)))
 
     async def list_batches(self, services: Services, call: Call) -> Reply:
         query = parse_qs(call.query.decode("latin-1"))
         limit = limit_of(query, 20, MAX_LIMIT)
         after = query.get("after", [None])[-1]
-        batches = await self._jobs.list_batches(call.tenant or "", "openai", after, limit + 1)
-        page = [batch_answer(batch) for batch in batches[:limit]]
+        batches = await self._jobs.list_batches(BatchQuery(call.tenant or "", "openai", limit + 1, after))
+        page = [batch_answer(batch, self._jobs.outlook_of(batch)) for batch in batches[:limit]]
         first, last = (page[0].id, page[-1].id) if page else (None, None)
         return BytesReply(_encode(BatchList(page, first, last, len(batches) > limit)))
 
     async def retrieve(self, services: Services, call: Call) -> Reply:
-        batch = await self._jobs.find_batch(call.tenant or "", call.path_params["batch_id"])
-        return BytesReply(_encode(batch_answer(batch)))
+        return self._reply(await self._jobs.find_batch(call.tenant or "", call.path_params["batch_id"]))
 
     async def cancel(self, services: Services, call: Call) -> Reply:
-        batch = await self._jobs.cancel_batch(call.tenant or "", call.path_params["batch_id"])
-        return BytesReply(_encode(batch_answer(batch)))
+        return self._reply(await self._jobs.cancel_batch(call.tenant or "", call.path_params["batch_id"]))
+
+    def _reply(self, batch: BatchRecord) -> Reply:
+        return BytesReply(_encode(batch_answer(batch, self._jobs.outlook_of(batch))))
 
 
 def idempotency_key(call: Call) -> str | None:
@@ -170,7 +181,7 @@ def idempotency_key(call: Call) -> str | None:
     return None if given is None else given.decode("latin-1")
 
 
-def batch_answer(batch: BatchRecord) -> BatchAnswer:
+def batch_answer(batch: BatchRecord, outlook: JobOutlook | None = None) -> BatchAnswer:
     counts, marks = batch.counts, batch.marks
     kinds = published_kinds(batch)
     files = {kind: derived_file_id(batch.id, kind) for kind in kinds}
@@ -197,6 +208,7 @@ def batch_answer(batch: BatchRecord) -> BatchAnswer:
         request_counts=CountsAnswer(counts.total, counts.completed, counts.unsuccessful),
         usage=_usage(batch.usage),
         metadata=batch.spec.metadata,
+        outlook=None if outlook is None else outlook_answer(outlook),
     )
 
 
@@ -209,6 +221,10 @@ def _estimate_answer(found: Estimate, window_s: float) -> EstimateAnswer:
         seconds=earliest_s,
         is_feasible=None if earliest_s is None else earliest_s <= window_s,
         earliest_window=None if earliest_s is None else offered_window(earliest_s),
+        ahead_seconds=found.ahead_s,
+        deadline_at=int(found.deadline_s),
+        usd_per_hour_here=found.usd_per_h_here,
+        ways=[way_answer(way) for way in found.ways],
     )
 
 

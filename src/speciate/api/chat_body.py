@@ -179,7 +179,6 @@ def chat_wish(body: ChatBody) -> TurnWish:
         may_call_in_parallel=body.parallel_tool_calls is not False,
         grammar=_grammar(body),
         template_options=_template_options(body),
-        is_streamed=bool(body.stream),
         continues_last=bool(body.continue_final_message),
     )
 

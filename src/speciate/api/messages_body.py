@@ -154,7 +154,6 @@ def messages_wish(body: CountBody, fields: SamplingFields, max_tokens: int | Non
         may_call_in_parallel=not (choice is not None and choice.disable_parallel_tool_use),
         grammar=_grammar(body.output_config),
         template_options={"enable_thinking": body.thinking is not None and body.thinking.type != "disabled"},
-        is_streamed=isinstance(body, MessagesBody) and bool(body.stream),
         continues_last=body.messages[-1].role == "assistant",
     )
 

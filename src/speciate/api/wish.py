@@ -32,8 +32,6 @@ class TurnWish(Struct, frozen=True, kw_only=True):
     may_call_in_parallel: bool = True
     grammar: Grammar | None = None
     template_options: dict[str, Any] = {}
-    is_streamed: bool = True
-    """Whether the answer is told as it comes."""
     continues_last: bool = False
     """The last message is the beginning of the answer."""
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from typing import BinaryIO
 
+import msgspec
 from msgspec import Struct
 
 from speciate.admission.windows import earliest_deadline_s
@@ -17,12 +18,16 @@ from speciate.batch.files import (
     new_file_id,
     safe_filename,
 )
+from speciate.batch.holding import Holding, JobOutlook
+from speciate.batch.leaving import Leaving
+from speciate.batch.market_sources import MarketBoard
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import OWN_PACE
 from speciate.batch.publish import Publisher
 from speciate.batch.records import (
     TERMINAL,
     BatchChange,
+    BatchQuery,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -37,6 +42,8 @@ from speciate.batch.worker import Worker
 from speciate.core.errors import InvalidRequest, NotFound, Overloaded, QuotaExceeded, WindowInfeasible
 from speciate.core.ports import Clock
 from speciate.core.window import OpenJob
+from speciate.scaling.notice import NoticeOptions
+from speciate.scaling.ways import LocalWork, Way, ways
 
 COUNT_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 18
@@ -79,6 +86,12 @@ class Estimate(Struct, frozen=True):
     is_measured: bool
     earliest_s: float | None
     """Seconds until it would be done, with nobody's deadline broken and a tenth of the pace kept back."""
+    ahead_s: float = 0.0
+    """Seconds of work of other jobs, at the pace seen, that is due before the window asked for ends."""
+    ways: tuple[Way, ...] = ()
+    """What it costs and when it ends, by the ways in which it could be done; none where no pace is known."""
+    deadline_s: float = 0.0
+    usd_per_h_here: float | None = None
 
 
 class BatchJobs:
@@ -92,6 +105,7 @@ class BatchJobs:
         worker: Worker,
         steward: Steward,
         predict_rate: PredictRate,
+        board: MarketBoard,
         options: BatchOptions,
         clock: Clock,
     ) -> None:
@@ -101,16 +115,34 @@ class BatchJobs:
         self._worker = worker
         self._steward = steward
         self._predict_rate = predict_rate
+        self._board = board
         self._clock = clock
+        self._holding = Holding(board, worker.paces.rate_per_s, clock)
+        self._leaving = Leaving(worker, NoticeOptions(margin_s=board.spec.here.notice.margin_s))
         self.options = options
 
     def start(self) -> None:
+        self._worker.may_run = self._holding.may_run
         self._worker.start()
         self._steward.start()
+        self._holding.start()
 
     async def stop(self) -> None:
+        await self._holding.stop()
         await self._steward.stop()
         await self._worker.stop()
+
+    def leave(self, notice_s: float) -> None:
+        """This machine goes in so many seconds: claim nothing new, finish what fits, hand the rest back."""
+        self._leaving.begin(notice_s)
+
+    async def left(self) -> None:
+        """Wait until that is done; at once where nobody said so."""
+        await self._leaving.left()
+
+    def outlook_of(self, batch: BatchRecord) -> JobOutlook | None:
+        """What was decided for a batch in progress: whether it waits, and what a fleet would rent."""
+        return self._holding.outlook_of(batch.key) if batch.status is BatchStatus.IN_PROGRESS else None
 
     def wake(self) -> None:
         self._worker.wake()
@@ -221,8 +253,9 @@ class BatchJobs:
             raise NotFound(f"There is no batch {batch_id!r}.", param="batch_id")
         return batch
 
-    async def list_batches(self, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
-        return await self._store.list_batches(tenant, dialect, after, limit)
+    async def list_batches(self, query: BatchQuery) -> list[BatchRecord]:
+        """Raises NotFound for a cursor that names no batch."""
+        return await self._store.list_batches(query)
 
     async def cancel_batch(self, tenant: str, batch_id: str, dialect: str = "openai") -> BatchRecord:
         """What is done is kept. Raises NotFound, InvalidRequest for one that is over."""
@@ -254,14 +287,22 @@ class BatchJobs:
                 retry_after_s=60.0,
             )
 
-    async def estimate(self, tenant: str, file_id: str) -> Estimate:
+    async def estimate(self, tenant: str, file_id: str, window_s: float) -> Estimate:
         """What is known of a job before it is filed. Raises NotFound."""
         await self.find_file(tenant, file_id)
-        return await self._estimate(file_id)
+        found, now_s, board = await self._estimate(file_id, window_s), self._clock.now_s(), self._board
+        told: tuple[Way, ...] = ()
+        if found.rate_per_s is not None:
+            work_s = found.num_lines / found.rate_per_s
+            work = LocalWork(work_s, found.ahead_s, now_s + window_s, now_s, OWN_PACE.safety)
+            told = await asyncio.to_thread(ways, board.spec, board.signals, work, board.history)
+        return msgspec.structs.replace(
+            found, ways=told, deadline_s=now_s + window_s, usd_per_h_here=board.usd_per_h_here(now_s)
+        )
 
     async def _check_window(self, spec: BatchSpec) -> None:
         """Refuse what cannot be done in time; believe where nothing is known."""
-        found = await self._estimate(spec.input_file_id)
+        found = await self._estimate(spec.input_file_id, spec.window_s)
         if found.earliest_s is None or found.rate_per_s is None or found.earliest_s <= spec.window_s:
             return
         seen = "seen" if found.is_measured else "predicted"
@@ -272,7 +313,7 @@ class BatchJobs:
             param="completion_window",
         )
 
-    async def _estimate(self, file_id: str) -> Estimate:
+    async def _estimate(self, file_id: str, window_s: float) -> Estimate:
         sample = await asyncio.to_thread(self._sample, file_id)
         paces = self._worker.paces
         is_known = paces.is_known(sample.model)
@@ -289,7 +330,8 @@ class BatchJobs:
         ]
         now_s = self._clock.now_s()
         earliest_s = earliest_deadline_s(others, sample.num_lines / rate_per_s, OWN_PACE, now_s) - now_s
-        return Estimate(sample.num_lines, rate_per_s, is_known, earliest_s)
+        ahead_s = sum(job.work_s for job in others if job.deadline_s <= now_s + window_s)
+        return Estimate(sample.num_lines, rate_per_s, is_known, earliest_s, ahead_s)
 
     def _sample(self, file_id: str) -> Sample:
         """Blocks: it counts the lines of the whole file."""

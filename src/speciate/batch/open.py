@@ -14,14 +14,18 @@ from speciate.batch.clock import WallClock
 from speciate.batch.database import Database
 from speciate.batch.files import FileShelf
 from speciate.batch.jobs import BatchJobs, PredictRate, no_prediction
+from speciate.batch.line_job import NumRunning, RunLine
+from speciate.batch.market_sources import MarketBoard, open_board
+from speciate.batch.meter import EnergyCounter, Meter
 from speciate.batch.options import BatchOptions
 from speciate.batch.publish import Publisher
 from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
 from speciate.batch.steward import Steward
-from speciate.batch.worker import NumRunning, RunLine, Worker
+from speciate.batch.worker import Worker
 from speciate.core.errors import ConfigError
 from speciate.core.ports import Clock
+from speciate.scaling.spec import MarketsSpec
 from speciate.telemetry.metrics import BatchMetrics
 
 
@@ -32,6 +36,8 @@ class BatchPorts(Struct, frozen=True):
     num_running: NumRunning
     serves: Callable[[str], bool]
     predict_rate: PredictRate = no_prediction
+    markets: MarketsSpec = MarketsSpec()
+    energy: EnergyCounter | None = None
 
 
 @asynccontextmanager
@@ -45,11 +51,14 @@ async def open_jobs(
 ) -> AsyncGenerator[BatchJobs, None]:
     """Started; stopped and closed at the end. What a dead process left behind is taken up at once.
 
-    Raises ConfigError where another process has the folder, StoreUnavailable where Postgres is not there.
+    Raises ConfigError where another process has the folder or a file of the markets cannot be read, StoreUnavailable
+    where Postgres is not there.
     """
+    clock = clock or WallClock()
+    board = await asyncio.to_thread(open_board, ports.markets, clock.now_s)
     database = await asyncio.to_thread(_open_database, folder, postgres_url)
     try:
-        jobs = await _build(folder, database, ports, options, metrics, clock or WallClock())
+        jobs = await _build(folder, database, ports, board, options, metrics, clock)
         loop = asyncio.get_running_loop()
 
         def ring() -> None:
@@ -66,7 +75,13 @@ async def open_jobs(
 
 
 async def _build(
-    folder: Path, database: Database, ports: BatchPorts, options: BatchOptions, metrics: BatchMetrics, clock: Clock
+    folder: Path,
+    database: Database,
+    ports: BatchPorts,
+    board: MarketBoard,
+    options: BatchOptions,
+    metrics: BatchMetrics,
+    clock: Clock,
 ) -> BatchJobs:
     store, shelf = SqlBatchStore(database), FileShelf(folder)
     owns_store = isinstance(database, SqliteDatabase)
@@ -85,12 +100,13 @@ async def _build(
         options,
         clock,
         metrics,
+        Meter(lambda: board.usd_per_h_here(clock.now_s()), ports.energy),
         name=name,
         owns_store=owns_store,
     )
     publisher = Publisher(store, shelf)
     steward = Steward(store, shelf, publisher, options, clock, ports.serves, name=name, on_work=worker.wake)
-    return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, options, clock)
+    return BatchJobs(store, shelf, publisher, worker, steward, ports.predict_rate, board, options, clock)
 
 
 async def _drop_orphans(store: SqlBatchStore, shelf: FileShelf) -> None:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from speciate.batch.lines import LineAnswer
+from speciate.batch.meter import Cost
 from speciate.batch.records import Claim
 
 
@@ -21,11 +22,13 @@ class _Provenance(Struct, frozen=True):
     market: str | None
     seconds: float
     finished_at: int
-    price_usd: float | None = None
-    energy_j: float | None = None
+    price_usd: float | None
+    """Its share of what the machine cost while it ran."""
+    energy_j: float | None
+    """Its share of what the processor used meanwhile, other work's too; null where no counter can be read."""
 
 
-def provenance(claim: Claim, custom_id: str, answer: LineAnswer, worker: str, took_s: float) -> str:
+def provenance(claim: Claim, custom_id: str, answer: LineAnswer, worker: str, took_s: float, cost: Cost) -> str:
     """JSON without its newline."""
     row = _Provenance(
         index=claim.index,
@@ -37,5 +40,7 @@ def provenance(claim: Claim, custom_id: str, answer: LineAnswer, worker: str, to
         market=answer.market,
         seconds=round(took_s, 4),
         finished_at=int(time.time()),
+        price_usd=cost.usd,
+        energy_j=cost.energy_j,
     )
     return msgspec.json.encode(row).decode()

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-
-from msgspec import Struct
+from collections.abc import Awaitable, Callable, Collection
 
 from speciate.batch.files import FileShelf
+from speciate.batch.held_lines import HeldLines
 from speciate.batch.inputs import InputFiles
+from speciate.batch.line_job import Leased, LineJob, NumRunning, RunLine, place_of
 from speciate.batch.lines import LineAnswer, answered_line, unrunnable, usage_of
+from speciate.batch.meter import Cost, Meter
 from speciate.batch.options import BatchOptions
 from speciate.batch.order import choose, suspects_first
 from speciate.batch.pace import Paces
@@ -25,41 +26,22 @@ from speciate.batch.records import BatchStatus, Claim, JobFacts, LineResult, Tok
 from speciate.batch.store import BatchStore
 from speciate.core.errors import StoreUnavailable
 from speciate.core.ports import Clock
+from speciate.scaling.notice import RunningLine
 from speciate.telemetry.metrics import BatchMetrics
 
 log = logging.getLogger(__name__)
 
+LINES_IN_A_ROW = 4
+"""Taken in at once, at some 0.15 ms a line: between two such groups the event loop is everybody's."""
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 15.0
 MIN_REFUSED_S = 0.05
 MAX_REFUSED_S = 5.0
 """After a refusal nothing new is claimed for so long, whatever `Retry-After` says: batch work asks again cheaply."""
+NO_COST = Cost(None, None)
 
 
-class LineJob(Struct, frozen=True):
-    """A line to run, and for whom."""
-
-    url: str
-    body: bytes
-    tenant: str
-    left_s: float
-    """Until the batch's deadline."""
-    window_s: float
-    request_id: str
-
-
-RunLine = Callable[[LineJob], Awaitable[LineAnswer]]
-NumRunning = Callable[[str], int | None]
-"""Batch sequences that run on a model's replica; None where it is not known."""
-
-
-Place = tuple[int, int, int]
-"""Batch, index and fence: a line may be claimed again here while its first run is still about."""
-
-
-class _Leased(Struct):
-    claim: Claim
-    job: JobFacts
+MayRun = Callable[[list[JobFacts]], Awaitable[list[JobFacts]]]
 
 
 class Worker:
@@ -75,6 +57,7 @@ class Worker:
         options: BatchOptions,
         clock: Clock,
         metrics: BatchMetrics,
+        meter: Meter,
         *,
         name: str,
         owns_store: bool,
@@ -86,14 +69,13 @@ class Worker:
         self._options = options
         self._clock = clock
         self._metrics = metrics
+        self._meter = meter
         self._name = name
         self._owns_store = owns_store
-        self._inbox: asyncio.Queue[_Leased] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Leased] = asyncio.Queue()
         self._outbox: list[LineResult] = []
         self._returns: list[tuple[Claim, bool]] = []
-        self._held: dict[Place, _Leased] = {}
-        self._scopes: dict[Place, asyncio.Timeout] = {}
-        self._in_flight: Counter[int] = Counter()
+        self._held = HeldLines()
         self._inputs = InputFiles(shelf)
         self._served: dict[str, float] = {}
         self._has_output = asyncio.Event()
@@ -102,7 +84,10 @@ class Worker:
         self._rest_until_s = 0.0
         self._store_failed_s = clock.now_s()
         self._tasks: list[asyncio.Task[None]] = []
+        self._claiming: asyncio.Future[list[Claim]] | None = None
         self.paces = Paces()
+        self.may_run: MayRun = _all_may
+        """Asked before lines are claimed: which jobs wait for nothing."""
 
     def start(self) -> None:
         loops = [self._claim_loop, self._write_loop, self._lease_loop, self._abandon_loop]
@@ -118,11 +103,50 @@ class Worker:
             task.cancel()
         await asyncio.wait(self._tasks)
         try:
+            claims = await self._last_claims() + [held.claim for held in self._held]
             await self._write()
-            await self._store.give_back([held.claim for held in self._held.values()], counts_as_attempt=False)
+            await self._store.give_back(claims, counts_as_attempt=False)
+            await self._store.announce()
         except StoreUnavailable as error:
             log.warning("lines could not be given back: %s; their lease ends by itself", error)
         self._inputs.close()
+
+    # ---- leaving: `leaving.py` asks for it --------------------------------------------------------------------------
+
+    async def stop_claiming(self) -> None:
+        """For good. What was being claimed just then is given back."""
+        self._tasks[0].cancel()
+        await asyncio.wait(self._tasks[:1])
+        claims = await self._last_claims()
+        if claims:
+            await self._store.give_back(claims, counts_as_attempt=False)
+
+    def running(self) -> dict[str, RunningLine]:
+        """All that is held and neither done nor on its way back."""
+        return {line.line_id: line for line in self._held.running()}
+
+    def hand_back(self, line_ids: Collection[str]) -> None:
+        """Their runs stop, and they wait again for whoever claims them."""
+        for leased in self._held.hand_back(line_ids):
+            self._return(leased, counts_as_attempt=False)
+
+    async def until_written(self, most_s: float) -> bool:
+        """Wait for a group of results or returned lines to be written; whether nothing is held any more."""
+        if self._held:
+            await self._pause(self._has_room, most_s)
+        return not self._held
+
+    async def announce(self) -> None:
+        """Others are told at once that lines wait."""
+        await self._store.announce()
+
+    async def _last_claims(self) -> list[Claim]:
+        """What a claim that was being committed when its task was cancelled has brought."""
+        claiming, self._claiming = self._claiming, None
+        try:
+            return [] if claiming is None else await claiming
+        except StoreUnavailable:
+            return []
 
     # ---- claiming --------------------------------------------------------------------------------------------------
 
@@ -132,7 +156,7 @@ class Worker:
             every = await self._store.jobs()
             self._forget_inputs(every)
             self._metrics.queued(len(every), sum(job.num_open for job in every))
-            jobs = [job for job in every if self._can_run(job)]
+            jobs = await self.may_run([job for job in every if self._can_run(job)])
             suspects = suspects_first(jobs)
             if suspects is not None:
                 await self._run_suspects(suspects, jobs)
@@ -148,17 +172,23 @@ class Worker:
         room = await self._room(jobs)
         now_s = self._clock.now_s()
         active = [job for job in jobs if job.deadline_s > now_s]
-        wants = choose(active, self._joined(active), self._in_flight, self.paces.rate_per_s, room, now_s)
+        wants = choose(active, self._joined(active), self._held.in_flight, self.paces.rate_per_s, room, now_s)
         return bool(wants) and bool(await self._claim(wants, jobs))
 
     async def _room(self, jobs: list[JobFacts]) -> int:
         """How many lines may be claimed now; waits until that is worth a transaction."""
         while True:
             await self._until_rested()
-            allowed, flying = self._allowed(jobs), len(self._held)
-            if flying == 0 or allowed - flying >= allowed // 4:
-                return max(0, allowed - flying)
+            allowed, flying = self._allowed(jobs), len(self._held) - self._num_answered
+            room = min(allowed - flying, self._options.credit.most_held - len(self._held))
+            if room > 0 and (flying == 0 or room >= allowed // 4):
+                return room
             await self._pause(self._has_room, self._options.poll_s)
+
+    @property
+    def _num_answered(self) -> int:
+        """Lines that only wait to be written: the engine is done with them."""
+        return len(self._outbox) + len(self._returns)
 
     async def _until_rested(self) -> None:
         rest_s = self._rest_until_s - time.monotonic()
@@ -184,15 +214,17 @@ class Worker:
 
     async def _claim(self, wants: tuple[Want, ...], jobs: list[JobFacts]) -> list[Claim]:
         of_key = {job.key: job for job in jobs}
-        claims = await self._store.claim(self._name, wants, self._clock.now_s(), self._options.lease_s)
-        for claim in claims:
-            leased = _Leased(claim, of_key[claim.batch_key])
-            self._held[_place(claim)] = leased
-            self._in_flight[claim.batch_key] += 1
+        claim = self._store.claim(self._name, wants, self._clock.now_s(), self._options.lease_s)
+        self._claiming = asyncio.ensure_future(claim)
+        claims = await asyncio.shield(self._claiming)
+        self._claiming = None
+        every = [self._held.add(claim, of_key[claim.batch_key]) for claim in claims]
+        for leased in every:
             self._served[leased.job.tenant] = self._served.get(leased.job.tenant, 0.0) + 1.0
-        for claim in claims:  # a line takes a millisecond to read: between two of them the event loop is everybody's
-            self._inbox.put_nowait(self._held[_place(claim)])
-            await asyncio.sleep(0)
+        for number, leased in enumerate(every):
+            self._inbox.put_nowait(leased)
+            if number % LINES_IN_A_ROW == 0:
+                await asyncio.sleep(0)
         return claims
 
     def _joined(self, jobs: list[JobFacts]) -> dict[str, float]:
@@ -214,19 +246,27 @@ class Worker:
                 log.exception("line %d of %s could not be run", leased.claim.index, leased.job.id)
                 self._give_up(leased)
 
-    async def _run(self, leased: _Leased) -> None:
+    async def _run(self, leased: Leased) -> None:
+        if leased.is_over:
+            return
         claim, job, started_s = leased.claim, leased.job, time.monotonic()
+        leased.started_s = started_s
         line = self._inputs.read(job.spec.input_file_id, claim)
         left_s = job.deadline_s - self._clock.now_s()
         if left_s <= 0:
             self._return(leased, counts_as_attempt=False)
             return
         request_id = f"{job.id}-{claim.index}"
-        answer = await self._answer(
-            leased, LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
-        )
-        if answer is None:
-            self._let_go([_place(claim)])
+        begun = self._meter.begin()
+        try:
+            request = LineJob(line.url, bytes(line.body), job.tenant, left_s, job.spec.window_s, request_id)
+            answer = await self._held.within(leased, self._run_line(request))
+        finally:
+            cost = self._meter.end(begun)
+        if answer is None and leased.is_handed_back:
+            self._return(leased, counts_as_attempt=False)
+        elif answer is None:
+            self._held.let_go([place_of(claim)])
             self._has_room.set()
         elif answer.is_refusal:
             self._rest(answer.retry_after_s)
@@ -235,47 +275,29 @@ class Worker:
             self._metrics.retried(job.model)
             self._return(leased, counts_as_attempt=True)
         else:
-            self._keep(leased, line.custom_id, answer, time.monotonic() - started_s)
+            self._keep(leased, line.custom_id, answer, time.monotonic() - started_s, cost)
 
-    def _give_up(self, leased: _Leased) -> None:
+    def _give_up(self, leased: Leased) -> None:
         """It runs again, until its attempts are used up."""
         claim, job = leased.claim, leased.job
         if claim.attempt < self._options.max_attempts:
             self._return(leased, counts_as_attempt=True)
         else:
-            self._keep(leased, "", unrunnable(job.spec.dialect, f"{job.id}-{claim.index}"), 0.0)
-
-    async def _answer(self, leased: _Leased, job: LineJob) -> LineAnswer | None:
-        """None when the line's batch ended meanwhile: nobody waits for it, and its work stops."""
-        place = _place(leased.claim)
-        try:
-            async with asyncio.timeout(None) as scope:
-                self._scopes[place] = scope
-                return await self._run_line(job)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            return None
-        finally:
-            self._scopes.pop(place, None)
+            self._keep(leased, "", unrunnable(job.spec.dialect, f"{job.id}-{claim.index}"), 0.0, NO_COST)
 
     async def _abandon_loop(self) -> None:
         """Lines of batches that are over (cancelled and past their grace, expired, removed) stop."""
         while True:
             await asyncio.sleep(self._options.poll_s)
-            for key, batch_id in {(h.claim.batch_key, h.job.id) for h in self._held.values()}:
+            for key, batch_id in {(h.claim.batch_key, h.job.id) for h in self._held}:
                 batch = await self._store.find_batch(batch_id)
                 if batch is None or batch.status not in (BatchStatus.IN_PROGRESS, BatchStatus.CANCELLING):
-                    self._abandon(key)
+                    self._held.stop_batch(key)
 
-    def _abandon(self, batch_key: int) -> None:
-        now_s = asyncio.get_running_loop().time()
-        for (key, _, _), scope in self._scopes.items():
-            if key == batch_key and not scope.expired():
-                scope.reschedule(now_s)
-
-    def _keep(self, leased: _Leased, custom_id: str, answer: LineAnswer, took_s: float) -> None:
+    def _keep(self, leased: Leased, custom_id: str, answer: LineAnswer, took_s: float, cost: Cost) -> None:
         claim, job = leased.claim, leased.job
+        leased.is_over = True
+        self._held.times.add(job.model, took_s)
         self._outbox.append(
             LineResult(
                 batch_key=claim.batch_key,
@@ -283,13 +305,15 @@ class Worker:
                 fence=claim.fence,
                 is_success=answer.is_success,
                 line=answered_line(job.spec.dialect, job.id, claim.index, custom_id, answer),
-                provenance=provenance(claim, custom_id, answer, self._name, took_s),
+                provenance=provenance(claim, custom_id, answer, self._name, took_s, cost),
                 usage=usage_of(answer.body) if answer.is_success else TokenUsage(),
             )
         )
         self._has_output.set()
+        self._has_room.set()
 
-    def _return(self, leased: _Leased, *, counts_as_attempt: bool) -> None:
+    def _return(self, leased: Leased, *, counts_as_attempt: bool) -> None:
+        leased.is_over = True
         self._returns.append((leased.claim, counts_as_attempt))
         self._has_output.set()
 
@@ -312,27 +336,22 @@ class Worker:
             taken = await self._store.finish(results, self._clock.now_s())
             del self._outbox[: len(results)]
             self._count(results, taken)
-            self._let_go(_place(result) for result in results)
+            self._held.let_go(place_of(result) for result in results)
         for counts in (False, True):
             claims = [claim for claim, counted in returns if counted is counts]
             if claims:
                 await self._store.give_back(claims, counts_as_attempt=counts)
         del self._returns[: len(returns)]
-        self._let_go(_place(claim) for claim, _ in returns)
+        self._held.let_go(place_of(claim) for claim, _ in returns)
         self._has_room.set()
 
     def _count(self, results: list[LineResult], taken: list[bool]) -> None:
         kept = [result for result, is_taken in zip(results, taken, strict=True) if is_taken]
         for key, num in Counter(result.batch_key for result in kept).items():
-            leased = next(h for h in self._held.values() if h.claim.batch_key == key)
+            leased = next(h for h in self._held if h.claim.batch_key == key)
             num_good = sum(r.is_success for r in kept if r.batch_key == key)
             self._metrics.published(leased.job.model, num_good, num - num_good)
             self.paces.add(leased.job.model, num, time.monotonic())
-
-    def _let_go(self, lines: Iterable[Place]) -> None:
-        for line in lines:
-            if self._held.pop(line, None) is not None:
-                self._in_flight[line[0]] -= 1
 
     # ---- leases ----------------------------------------------------------------------------------------------------
 
@@ -382,9 +401,9 @@ class Worker:
             event.clear()
 
     def _forget_inputs(self, jobs: list[JobFacts]) -> None:
-        held = {leased.job.spec.input_file_id for leased in self._held.values()}
+        held = {leased.job.spec.input_file_id for leased in self._held}
         self._inputs.keep_only({job.spec.input_file_id for job in jobs} | held)
 
 
-def _place(line: Claim | LineResult) -> Place:
-    return line.batch_key, line.index, line.fence
+async def _all_may(jobs: list[JobFacts]) -> list[JobFacts]:
+    return jobs

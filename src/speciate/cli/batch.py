@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from speciate.cli.batch_client import BatchClient
+from speciate.cli.batch_markets import outlook_text, print_estimate
 from speciate.cli.batch_progress import BatchProgress
 from speciate.cli.batch_run import run_file
 from speciate.config import api_keys
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _submit(given: argparse.Namespace) -> int:
+    if given.dry_run:
+        return _estimate(given)
     client = _client(given)
     batch = client.create(
         input_file_id=client.upload(given.file),
@@ -59,6 +62,8 @@ def _status(given: argparse.Namespace) -> int:
     Console().print(table)
     for batch in batches if given.batch else []:
         _print_errors(batch)
+        if batch.get("outlook"):
+            print(outlook_text(batch["outlook"]))
     return 0
 
 
@@ -98,22 +103,12 @@ def _estimate(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps(found, indent=2))
     else:
-        print(_estimate_text(found, given.window))
+        print_estimate(found, given.window)
     return 0 if found["is_feasible"] is not False else 1
 
 
 def _run(given: argparse.Namespace) -> int:
     return run_file(given)
-
-
-def _estimate_text(found: dict[str, Any], window: str) -> str:
-    lines = f"{found['num_lines']:,} lines"
-    if found["lines_per_second"] is None:
-        return f"{lines}; nothing is known of the pace yet, any window would be accepted"
-    how = "seen" if found["is_measured"] else "predicted"
-    verdict = "fits" if found["is_feasible"] else f"does not fit; the earliest that does is {found['earliest_window']}"
-    pace = f"{found['lines_per_second']:.3g} lines/s ({how})"
-    return f"{lines} at {pace}: done in about {found['seconds']:,.0f} s; the window {window} {verdict}"
 
 
 def _follow(client: BatchClient, batch: dict[str, Any], output: Path | None) -> int:
@@ -162,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--endpoint", help="default: what the first line asks for")
     submit.add_argument("--window", default="24h", help="24h (default), 2h, 90m, 7d or an ISO 8601 duration")
     submit.add_argument("--metadata", nargs="*", default=[], metavar="KEY=VALUE")
+    submit.add_argument("--dry-run", action="store_true", help="only say what it would cost and when it would end")
+    submit.add_argument("--json", action="store_true", help="with --dry-run: as JSON")
     submit.add_argument("--watch", action="store_true", help="wait for its end")
     submit.add_argument("-o", "--output", type=Path, help="wait for its end and save its output here")
 
@@ -176,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--errors", action="store_true", help="the error file instead")
     output.add_argument("-o", "--output", type=Path, help="save it here (default: print it)")
 
-    estimate = _command(commands, "estimate", _estimate, "when a file would be done, without running it", remote)
+    estimate = _command(commands, "estimate", _estimate, "what a file would cost, when it would end and why", remote)
     estimate.add_argument("file", type=Path)
     estimate.add_argument("--window", default="24h")
     estimate.add_argument("--json", action="store_true")

@@ -7,12 +7,14 @@ import hashlib
 import json
 import logging
 import shutil
+import signal
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from speciate.assembly import build_server, load_model, open_batches
+from speciate.assembly import api_options, build_server, load_model
+from speciate.assembly_batches import notice_s, open_batches
 from speciate.batch.files import derived_file_id
 from speciate.batch.jobs import BatchJobs
 from speciate.batch.publish import published_kinds
@@ -21,6 +23,8 @@ from speciate.cli.batch_progress import BatchProgress
 from speciate.config import BatchSettings, ModelSettings, Settings, load_settings
 from speciate.core.errors import ConfigError, InvalidRequest, NotFound
 
+STOPPED = 143
+"""As of a process that SIGTERM ended."""
 WINDOW_S = 366 * 86_400.0
 POLL_S = 0.2
 COPY_BYTES = 1 << 20
@@ -36,6 +40,10 @@ def run_file(given: argparse.Namespace) -> int:
     endpoint, model = _first_line(given.file)
     settings = _settings(given, endpoint, model, work)
     batch = asyncio.run(_run(settings, given.file, endpoint, output))
+    if batch.status not in TERMINAL:
+        done = f"{batch.counts.completed:,} of {batch.counts.total:,} lines"
+        print(f"stopped at {done}; the same command goes on from there")
+        return STOPPED
     if batch.status is not BatchStatus.COMPLETED:
         for error in batch.errors:
             print(f"line {error.line}: {error.code}: {error.message}")
@@ -49,10 +57,13 @@ async def _run(settings: Settings, source: Path, endpoint: str, output: Path) ->
     server = build_server(settings, [await asyncio.to_thread(load_model, model) for model in settings.models])
     server.start()
     try:
-        async with open_batches(settings, server) as jobs:
+        async with open_batches(settings, api_options(settings), server.gateway, server.metrics) as jobs:
+            stopped = _stop_in_time(settings, jobs)
             batch = await _filed(jobs, source, endpoint)
-            batch = await _until_over(jobs, batch)
-            await asyncio.to_thread(_deliver, jobs, batch, output)
+            batch = await _until_over(jobs, batch, stopped)
+            if batch.status in TERMINAL:
+                await asyncio.to_thread(_deliver, jobs, batch, output)
+            await jobs.left()
             return batch
     finally:
         await server.stop()
@@ -78,12 +89,25 @@ async def _store(jobs: BatchJobs, source: Path, file_id: str) -> None:
     await jobs.add_file(file_id, "", "batch", source.name, part.num_bytes, None)
 
 
-async def _until_over(jobs: BatchJobs, batch: BatchRecord) -> BatchRecord:
+def _stop_in_time(settings: Settings, jobs: BatchJobs) -> asyncio.Event:
+    """At SIGTERM no more lines are begun, and those that fit in the notice are finished."""
+    stopped = asyncio.Event()
+
+    def told() -> None:
+        jobs.leave(notice_s(settings))
+        stopped.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told)
+    return stopped
+
+
+async def _until_over(jobs: BatchJobs, batch: BatchRecord, stopped: asyncio.Event) -> BatchRecord:
+    """Or until it is to stop: then it is not over."""
     with BatchProgress() as progress:
         while True:
             counts = batch.counts
             progress.show(batch.status.value, counts.total, counts.completed, counts.unsuccessful)
-            if batch.status in TERMINAL:
+            if batch.status in TERMINAL or stopped.is_set():
                 return batch
             await asyncio.sleep(POLL_S)
             batch = await jobs.find_batch("", batch.id)

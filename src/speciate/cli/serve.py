@@ -10,6 +10,7 @@ import msgspec
 from speciate.assembly import serve
 from speciate.cli.parser import Parser, count, port, positive
 from speciate.config import ModelSettings, Settings, load_settings
+from speciate.scaling.spec import MarketsSpec
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,6 +43,9 @@ def _parser() -> Parser:
     add("--max-context", type=count, metavar="TOKENS", help="longest prompt plus output (default: the model's)")
     add("--threads", type=count, metavar="N", help="CPU threads of the engine (default: all cores)")
     add("--data-dir", metavar="FOLDER", help="for files and batches (default: the user's data folder)")
+    add("--market", choices=["dedicated", "on_demand", "spot", "edge"], metavar="MARKET",
+        help="how this machine is held: dedicated (default), on_demand, spot, edge (for provenance)")  # fmt: skip
+    add("--usd-per-h", type=positive, metavar="USD", help="what an hour of this machine costs (default: not known)")
     add("--log-level", choices=["debug", "info", "warning", "error"], metavar="LEVEL",
         help="debug, info (default), warning or error")  # fmt: skip
     return parser
@@ -68,6 +72,17 @@ def _with_flags(settings: Settings, given: argparse.Namespace) -> Settings:
     return msgspec.structs.replace(
         settings,
         batch=batch,
+        markets=_markets_with_flags(settings.markets, given),
         models=tuple(msgspec.structs.replace(model, **wanted) for model in models),
         server=msgspec.structs.replace(settings.server, **{k: v for k, v in server.items() if v is not None}),
     )
+
+
+def _markets_with_flags(markets: MarketsSpec, given: argparse.Namespace) -> MarketsSpec:
+    """A price given by flag is the only one."""
+    here = markets.here
+    if given.market is not None:
+        here = msgspec.structs.replace(here, market=given.market)
+    if given.usd_per_h is not None:
+        here = msgspec.structs.replace(here, usd_per_h=given.usd_per_h, hourly=(), price=None)
+    return msgspec.structs.replace(markets, here=here)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from speciate.core.output import OutputEvent
+from speciate.core.output import OutputEvent, Whole
 from speciate.core.request import GenerateRequest, Grammar, SamplingParams
 
 
@@ -170,6 +170,12 @@ class EmbedEngine(Protocol):
 
 
 class Engine(Protocol):
-    """What routing and the front door see: a stream a request. Closing the iterator cancels the work."""
+    """What routing and the front door see."""
 
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]: ...
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]:
+        """A stream of one sequence. Closing the iterator cancels the work."""
+        ...
+
+    async def complete(self, request: GenerateRequest) -> Whole:
+        """The same sequence in one piece, without an event a token. Cancelling the call cancels the work."""
+        ...

@@ -29,3 +29,11 @@ class CarbonSignal(Protocol):
     """How dirty the grid is."""
 
     def gco2_per_kwh(self, region: str, at_s: float) -> float | None: ...
+
+
+class NoticeSource(Protocol):
+    """Who says that this machine will be taken away."""
+
+    def goes_at_s(self) -> float | None:
+        """Unix seconds; None while nobody says so. Raises SignalUnavailable."""
+        ...

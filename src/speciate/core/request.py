@@ -69,8 +69,6 @@ class GenerateRequest(Struct, frozen=True):
     may_downgrade: bool = False
     """Whether the caller accepts a slower tier instead of a refusal; told in the answer when used."""
     skip_special_tokens: bool = True
-    is_streamed: bool = True
-    """Whether its reader wants tokens as they come; if not, they come in one delta at the end."""
     operation: Literal["chat", "text_completion"] = "chat"
     """What telemetry calls it."""
     trace_parent: str | None = None

@@ -40,7 +40,7 @@ from speciate.core.errors import (
     ShuttingDown,
     SpeciateError,
 )
-from speciate.core.output import Finish, OutputEvent
+from speciate.core.output import Finish, OutputEvent, Whole
 from speciate.core.ports import Clock
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import GenerateRequest
@@ -49,7 +49,6 @@ from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device, Turn
 from speciate.runtime.intake import end_tokens, spec_of, validate, work_of
 from speciate.runtime.sequence import RunningSequence, Taken, TextCodec
-from speciate.runtime.stream import OutputMailbox
 from speciate.telemetry.metrics import ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -143,6 +142,14 @@ class Replica:
         finally:
             self._let_go(sequence)
 
+    async def complete(self, request: GenerateRequest) -> Whole:
+        """One sequence to its end. Raises as `generate`."""
+        sequence = await self._take_in(request)
+        try:
+            return await sequence.mailbox.whole()
+        finally:
+            self._let_go(sequence)
+
     # ---- in and out ------------------------------------------------------------------------------------------------
 
     async def _take_in(self, request: GenerateRequest) -> RunningSequence:
@@ -186,7 +193,6 @@ class Replica:
             text=self._codec.stream(stopping.stop, stopping.include_stop, request.skip_special_tokens),
             token_bytes=self._codec.token_bytes,
             tier=request.segment.tier,
-            mailbox=OutputMailbox(request.is_streamed),
         )
 
     def _let_go(self, sequence: RunningSequence) -> None:

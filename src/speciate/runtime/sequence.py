@@ -1,7 +1,7 @@
 """One sequence as the replica sees it: from sampled tokens to text, stop strings, logprobs and the final event."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from speciate.core.engine import SampledToken
@@ -67,7 +67,7 @@ class RunningSequence:
     text: TextStream
     token_bytes: Callable[[int], bytes]
     tier: Tier
-    mailbox: OutputMailbox
+    mailbox: OutputMailbox = field(default_factory=OutputMailbox)
     num_tokens: int = 0
     cached_tokens: int = 0
     num_evictions: int = 0

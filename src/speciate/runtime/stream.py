@@ -1,28 +1,24 @@
-"""The mailbox between a replica and one reader. A slow reader costs memory of its own output only: deltas merge.
-
-A reader that wants everything at the end is woken at the end: with a hundred of them, waking each for each token took
-the event loop longer than handing the tokens out.
-"""
+"""The mailbox between a replica and one reader. A slow reader costs memory of its own output only: deltas merge."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 
 from speciate.core.errors import SpeciateError
-from speciate.core.output import Delta, Finish, OutputEvent
+from speciate.core.output import Delta, Finish, OutputEvent, Whole
 
 
 class OutputMailbox:
     """One producer (the replica), one consumer. Bounded by the sequence's own max_tokens."""
 
-    def __init__(self, is_streamed: bool = True) -> None:
-        self._is_streamed = is_streamed
+    def __init__(self) -> None:
         self._deltas: list[Delta] = []
         self._end: Finish | SpeciateError | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._waits_for_end = False
 
     def put(self, delta: Delta) -> None:
         self._deltas.append(delta)
-        if self._is_streamed:
+        if not self._waits_for_end:
             self._wake()
 
     def finish(self, end: Finish | SpeciateError) -> None:
@@ -34,7 +30,7 @@ class OutputMailbox:
     async def events(self) -> AsyncGenerator[OutputEvent, None]:
         """Deltas (merged while the reader was away), then one Finish. Raises the error it ended with."""
         while True:
-            if self._deltas and (self._is_streamed or self._end is not None):
+            if self._deltas:
                 yield self._take()
             elif self._end is not None:
                 break
@@ -43,6 +39,16 @@ class OutputMailbox:
         if isinstance(self._end, SpeciateError):
             raise self._end
         yield self._end
+
+    async def whole(self) -> Whole:
+        """Everything, once it is over: the reader is woken once, however many tokens come. Raises as `events`."""
+        self._waits_for_end = True
+        while self._end is None:
+            await self._wait()
+        if isinstance(self._end, SpeciateError):
+            raise self._end
+        all_of_it = self._take()
+        return Whole(all_of_it.text, all_of_it.token_ids, all_of_it.logprobs, self._end)
 
     def _take(self) -> Delta:
         deltas, self._deltas = self._deltas, []

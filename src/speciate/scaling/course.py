@@ -34,6 +34,7 @@ class Course:
         self._starting_s = job.starting_s
         self._left_s = job.work_s
         self.cost_usd = 0.0
+        self.co2_kg = 0.0
         self.ended_s: float | None = None
         """Absolute; None while work is left."""
         self.num_starts = 0
@@ -72,9 +73,16 @@ class Course:
         hourly_usd = self._held.price_usd_per_h * self._job.num_machines if self._held else 0.0
         usd = hourly_usd * busy_s / SECONDS_PER_HOUR
         self.cost_usd += usd
+        self.co2_kg += self._co2_kg(busy_s)
         self._note(decision.reason.rule, now_s, now_s + busy_s, usd)
         if self._left_s <= 1e-6:
             self.ended_s = now_s + busy_s
+
+    def _co2_kg(self, busy_s: float) -> float:
+        if self._held is None:
+            return 0.0
+        kwh = self._held.power_kw * self._job.num_machines * busy_s / SECONDS_PER_HOUR
+        return self._held.gco2_per_kwh * kwh / 1000
 
     def _busy_s(self, starting_s: float, rate: float, tick_s: float) -> float:
         """Until the work is done, at most a tick."""

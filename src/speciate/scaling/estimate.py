@@ -31,7 +31,7 @@ from speciate.scaling.market import (
     on_demand,
     slack_s,
 )
-from speciate.scaling.outlook import Forecast, Outlook, outlook
+from speciate.scaling.outlook import Forecast, Outlook, foreseen, outlook, unknown
 from speciate.scaling.plan import Plan, plan
 from speciate.scaling.runs import MarketHistory, length_s, observed
 
@@ -59,6 +59,8 @@ class Estimate(Struct, frozen=True):
     """Absolute, on the job's clock."""
     on_demand_usd: float
     """What on-demand alone would cost from now on."""
+    co2_kg: float
+    """Mean over the scenarios, of what was paid for; idle steps are not counted."""
     met_share: float
     """Of the scenarios."""
     stretches: tuple[Stretch, ...]
@@ -70,17 +72,18 @@ def estimate(
     views: tuple[MarketView, ...],
     history: MarketHistory,
     options: MarketOptions,
-    forecast: Forecast = lambda market, at_s: None,
+    forecast: Forecast = unknown,
     machines: AvailabilitySignal | None = None,
     num_scenarios: int = 32,
+    grams: Forecast = unknown,
 ) -> Estimate:
     """Costs `num_scenarios` runs of at most 192 ticks; about half a second. `views` are of now."""
     tick_s = max(options.tick_s, (job.deadline_s - job.now_s) / MAX_TICKS)
     ticked = replace(options, tick_s=tick_s)
-    ahead = outlook(views, history, ticked, forecast)
+    ahead = outlook(views, history, ticked, forecast, grams)
     table = plan(ahead, job, options.safety_s)
     runs = [
-        _run(job, _Scenario(i, views, history, ahead, forecast, machines), history, table, ticked)
+        _run(job, _Scenario(i, views, history, ahead, forecast, machines, grams), history, table, ticked)
         for i in range(num_scenarios)
     ]
     wall = on_demand(views)
@@ -93,6 +96,7 @@ def estimate(
         cost_usd=_quantiles([run.cost_usd for run in runs]),
         ends_s=_quantiles(ends_s),
         on_demand_usd=_on_demand_usd(job, wall, forecast),
+        co2_kg=sum(run.co2_kg for run in runs) / len(runs),
         met_share=sum(run.ended_s is not None for run in runs) / len(runs),
         stretches=tuple(ranked[len(ranked) // 2].stretches),
     )
@@ -127,9 +131,11 @@ class _Scenario:
         ahead: Outlook,
         forecast: Forecast,
         machines: AvailabilitySignal | None,
+        grams: Forecast,
     ) -> None:
         self._views = views
         self._forecast = forecast
+        self._grams = grams
         self._machines = machines
         self._zones = {
             spot.name: _Runs(index, z, history, spot.name, spot.hazards_per_s, ahead.down_hazards_per_s)
@@ -140,12 +146,11 @@ class _Scenario:
         return tuple(self._seen(view, now_s) for view in self._views)
 
     def _seen(self, view: MarketView, now_s: float) -> MarketView:
-        price = self._forecast(view.name, now_s)
         is_up = view.is_available
         if view.kind is MarketKind.SPOT:
             room = self._machines.num_machines(view.name, now_s) if self._machines else None
             is_up = room > 0 if room is not None else self._zones[view.name].is_up(now_s, view.is_available)
-        return replace(view, is_available=is_up, price_usd_per_h=view.price_usd_per_h if price is None else price)
+        return replace(foreseen(view, now_s, self._forecast, self._grams), is_available=is_up)
 
 
 class _Runs:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from math import exp
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from speciate.scaling.market import MarketKind, MarketOptions, MarketView, hourly_usd, on_demand
 from speciate.scaling.runs import (
@@ -19,7 +20,11 @@ from speciate.scaling.runs import (
 )
 
 Forecast = Callable[[str, float], float | None]
-"""(market, time) to USD a machine-hour then; None where nobody knows: the price of now is assumed."""
+"""(market, time) to USD a machine-hour then (or to gCO2 a kWh); None where nobody knows: what is now is assumed."""
+
+
+def unknown(market: str, at_s: float) -> None:
+    """Nobody knows the future."""
 
 
 class SpotOutlook(Struct, frozen=True):
@@ -58,7 +63,8 @@ def outlook(
     views: tuple[MarketView, ...],
     history: MarketHistory,
     options: MarketOptions,
-    forecast: Forecast = lambda market, at_s: None,
+    forecast: Forecast = unknown,
+    grams: Forecast = unknown,
 ) -> Outlook:
     """From what was learnt; zones without history get the prior."""
     wall = on_demand(views)
@@ -78,7 +84,7 @@ def outlook(
         spots=found,
         up_hazard_per_s=sum(h * share for h, share in zip(up_per_s, up_shares, strict=True)),
         down_hazards_per_s=(weather.down if weather else RunCounts()).hazards_per_s(DOWN_PRIOR_PER_S),
-        hourly_usd=_prices(views, options, forecast),
+        hourly_usd=_prices(views, options, forecast, grams),
     )
 
 
@@ -121,13 +127,22 @@ def _age_shares(hazards_per_s: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(time_s / sum(spent) for time_s in spent)
 
 
-def _prices(views: tuple[MarketView, ...], options: MarketOptions, forecast: Forecast) -> Callable[[str, float], float]:
+def _prices(
+    views: tuple[MarketView, ...], options: MarketOptions, forecast: Forecast, grams: Forecast
+) -> Callable[[str, float], float]:
     by_name = {view.name: view for view in views}
 
     def at(name: str, at_s: float) -> float:
-        view = by_name[name]
-        price = forecast(name, at_s)
-        carbon_usd = hourly_usd(view, options) - options.price_weight * view.price_usd_per_h
-        return options.price_weight * (view.price_usd_per_h if price is None else price) + carbon_usd
+        return hourly_usd(foreseen(by_name[name], at_s, forecast, grams), options)
 
     return at
+
+
+def foreseen(view: MarketView, at_s: float, forecast: Forecast, grams: Forecast) -> MarketView:
+    """`view` with the price and the carbon of then, as far as they are known."""
+    price, carbon = forecast(view.name, at_s), grams(view.name, at_s)
+    return replace(
+        view,
+        price_usd_per_h=view.price_usd_per_h if price is None else price,
+        gco2_per_kwh=view.gco2_per_kwh if carbon is None else carbon,
+    )

@@ -121,6 +121,8 @@ class _Sweep:
         self._wall_down_BS = np.zeros((NUM_AGES, num_s))
         self._free_ZBS = np.zeros((num_z, NUM_AGES, num_s))
         self._free_down_BS = np.zeros((NUM_AGES, num_s))
+        self._wall_usd_K = np.zeros(num_k)
+        """Of on-demand from a layer to the deadline."""
         self._learn()
 
     def _learn(self) -> None:
@@ -157,6 +159,7 @@ class _Sweep:
 
     def step(self, k: int) -> None:
         """Fill layer `k` from the layers below."""
+        self._wall_usd_K[k] = self._wall_usd_K[k - 1] + self._usd_per_s(self._outlook.wall, k) * self.layer_s
         self._fill_waiting(k)
         self._fill_running(k)
         self._fill_wall(k)
@@ -165,6 +168,12 @@ class _Sweep:
     def _usd_per_s(self, name: str, k: int) -> float:
         at_s = self._deadline_s - k * self.layer_s
         return self._outlook.hourly_usd(name, at_s) * self._machines / SECONDS_PER_HOUR
+
+    def _wall_usd(self, k: int, for_S: Array) -> Array:
+        """Of on-demand from layer `k` on for so many seconds, at the prices of those hours."""
+        end_S = np.maximum(0.0, k - for_S / self.layer_s)
+        usd_S: Array = self._wall_usd_K[k] - np.interp(end_S, np.arange(k + 1), self._wall_usd_K[: k + 1])
+        return usd_S
 
     def _spot_usd_per_s(self, k: int) -> Array:
         usd_Z = np.array([self._usd_per_s(spot.name, k) for spot in self._outlook.spots])
@@ -200,7 +209,7 @@ class _Sweep:
         """Once slack is shorter than a layer, waiting ends at the wall with nothing left to choose."""
         work_S = self._work_s(k)
         is_late_S = self.slacks_S < self.layer_s * (1 - self._idle)
-        forced_S = self._usd_per_s(self._outlook.wall, k) * (work_S + self._outlook.wall_start_s)
+        forced_S = self._wall_usd(k, work_S + self._outlook.wall_start_s)
         up_ZBS = self._wait(self._next_up(self._free_ZBS, self._free_down_BS))
         down_BS = self._wait(self._next_down(self._free_ZBS, self._free_down_BS)[None])[0]
         self.wait_KZBS[k] = np.where(work_S <= 0, 0.0, np.where(is_late_S, forced_S, up_ZBS))

@@ -5,7 +5,8 @@ Texts are parsed here, files are read elsewhere: this package does no I/O. Live 
 
 import csv
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from io import StringIO
 from itertools import pairwise
 
@@ -61,8 +62,26 @@ class StepTrace:
             return None
         return self._steps[bisect_right(self._times, at_s) - 1][1]
 
+    @property
+    def begins_s(self) -> float:
+        return self._times[0]
+
+    def moved(self, by_s: float) -> "StepTrace":
+        """The same, so much later."""
+        until_s = None if self._until_s is None else self._until_s + by_s
+        return StepTrace([(at_s + by_s, value) for at_s, value in self._steps], until_s)
+
+    def repeated(self, at_s: float) -> float | None:
+        """As if it began again after its last row, for ever; before its first row nothing is known."""
+        span_s = self._times[-1] - self._times[0]
+        if span_s > 0 and at_s > self._times[-1]:
+            at_s = self._times[0] + (at_s - self._times[0]) % span_s
+        return self.at(at_s)
+
 
 Source = HourlySchedule | StepTrace
+Told = Callable[[float], float | None]
+"""A number by time; None where nobody knows."""
 
 
 class PriceTable:
@@ -99,6 +118,44 @@ class CarbonTable:
         return source if isinstance(source, float) or source is None else source.at(at_s)
 
 
+class ByMarket:
+    """One number a market, each told by its own function of time. Implements all three ports; carbon by market too."""
+
+    def __init__(self, told_by: Mapping[str, Told]) -> None:
+        self._told_by = dict(told_by)
+
+    def usd_per_h(self, market: str, at_s: float) -> float | None:
+        return self._at(market, at_s)
+
+    def num_machines(self, market: str, at_s: float) -> int | None:
+        value = self._at(market, at_s)
+        return None if value is None else int(value)
+
+    def gco2_per_kwh(self, region: str, at_s: float) -> float | None:
+        return self._at(region, at_s)
+
+    def _at(self, market: str, at_s: float) -> float | None:
+        told_by = self._told_by.get(market)
+        return told_by(at_s) if told_by else None
+
+    def joined(self, others: Mapping[str, Told]) -> "ByMarket":
+        """With these markets' functions instead of its own."""
+        return ByMarket({**self._told_by, **others})
+
+
+class MarketSignals(Struct, frozen=True):
+    """All that is told of markets."""
+
+    prices: ByMarket
+    machines: ByMarket
+    carbon: ByMarket
+
+
+def told(view: MarketView, at_s: float, signals: MarketSignals, num_machines: int = 1) -> MarketView:
+    """`view` as the signals show it at `at_s`."""
+    return seen(view, at_s, signals.prices, signals.machines, signals.carbon, view.name, num_machines)
+
+
 def parse_steps(text: str, seconds_per_unit: float = 1.0) -> StepTrace:
     """`time,value` rows, with or without a header line; Bamboo's group sizes are such. Raises ConfigError."""
     rows = [row for row in csv.reader(StringIO(text)) if row]
@@ -108,6 +165,36 @@ def parse_steps(text: str, seconds_per_unit: float = 1.0) -> StepTrace:
         return StepTrace((float(row[0]) * seconds_per_unit, float(row[1])) for row in rows)
     except (ValueError, IndexError) as error:
         raise ConfigError(f"not rows of time,value: {error}") from error
+
+
+def parse_columns(text: str) -> dict[str, StepTrace]:
+    """A header, the first column the time (Unix seconds or ISO 8601), then a column a name; empty cells say nothing.
+
+    Raises ConfigError.
+    """
+    rows = [row for row in csv.reader(StringIO(text)) if row]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise ConfigError("not a table: a header line with a name for each column, then rows of time,value,...")
+    try:
+        times_s = [parse_time_s(row[0]) for row in rows[1:]]
+        return {
+            name: StepTrace(
+                (at_s, float(row[i]))
+                for at_s, row in zip(times_s, rows[1:], strict=True)
+                if i < len(row) and row[i].strip()
+            )
+            for i, name in enumerate(rows[0][1:], start=1)
+        }
+    except ValueError as error:
+        raise ConfigError(f"not rows of time,value,...: {error}") from error
+
+
+def parse_time_s(text: str) -> float:
+    """Unix seconds, or ISO 8601 (UTC where it names no zone). Raises ValueError."""
+    if _is_number(text):
+        return float(text)
+    when = datetime.fromisoformat(text.strip())
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_region_carbon(text: str) -> CarbonTable:

@@ -1,7 +1,9 @@
 """The step under construction: its budget in predicted seconds, and what was put in so far."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from math import inf
+from operator import attrgetter
 
 from speciate.core.engine import SequenceStep, StepSizes
 from speciate.core.scheduler import Started
@@ -12,6 +14,8 @@ from speciate.scheduling.step_costs import StepCosts, StepFeatures
 CUT_SHARE = 0.8
 """A step that fills this much of its limit counts as cut to it."""
 
+_computed_of: Callable[[Sequence], int] = attrgetter("computed")
+
 
 @dataclass(slots=True)
 class Draft:
@@ -20,6 +24,8 @@ class Draft:
     step_id: int
     now_s: float
     costs: StepCosts
+    num_streams: int
+    """Real-time streams that wait for it."""
     gamma: float
     strict_gamma: float
     """The margin of what running promises depend on, token by token; at least `gamma`."""
@@ -39,6 +45,8 @@ class Draft:
     lacks_memory: bool = False
     """A faster tier waits for KV blocks: batch work starts nothing."""
     has_realtime: bool = False
+    aside: frozenset[int] = frozenset()
+    """Interactive decodes that make room for a real-time prompt: they can wait for the next step."""
     is_extended: bool = False
     """Urgent batch work has stretched the limit."""
     num_live: int = 0
@@ -85,6 +93,10 @@ class Draft:
 
     def features(self) -> StepFeatures:
         return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context, self.padding)
+
+    def decodes_s(self, decodes: Collection[Sequence]) -> float:
+        """What they add to a step."""
+        return self.costs.decodes_s(len(decodes), sum(map(_computed_of, decodes))) if decodes else 0.0
 
     def take_decodes(self, sequences: list[Sequence]) -> None:
         """Compute the last token of each. Their cost is the caller's to add. A hot loop: no calls but the one."""

@@ -76,16 +76,24 @@ def drawn_scene(
     markets = [_on_demand(num_ticks, start_s)]
     for zone in zones:
         if zone.region not in shocks:
-            shocks[zone.region] = _runs(
-                random, num_ticks, tick_s, _exponential(REGION_SHOCK_UP_S), _exponential(REGION_SHOCK_S)
-            )
-        up = _lognormal(zone.up_median_s, zone.up_mean_s)
-        down_mean_s = zone.up_mean_s * (1 - zone.availability) / zone.availability
-        down = _capped(_lognormal(min(zone.down_median_s, 0.9 * down_mean_s), down_mean_s), zone.longest_s)
-        is_up_N = _runs(random, num_ticks, tick_s, up, down)
+            shocks[zone.region] = region_runs(random, num_ticks, tick_s)
+        is_up_N = zone_runs(random, zone, num_ticks, tick_s)
         view = MarketView(zone.name, MarketKind.SPOT, False, zone.usd_per_h, start_s=start_s, lost_s=lost_s)
         markets.append(MarketTrace(view, is_up_N & shocks[zone.region], np.full(num_ticks, zone.usd_per_h)))
     return Scene(name, tick_s, tuple(markets))
+
+
+def region_runs(random: Random, num_ticks: int, tick_s: float) -> Bools:
+    """False in the ticks in which a shock takes the whole region."""
+    return _runs(random, num_ticks, tick_s, _exponential(REGION_SHOCK_UP_S), _exponential(REGION_SHOCK_S))
+
+
+def zone_runs(random: Random, zone: ZoneStatistics, num_ticks: int, tick_s: float) -> Bools:
+    """The zone's own runs, were there no shocks."""
+    up = _lognormal(zone.up_median_s, zone.up_mean_s)
+    down_mean_s = zone.up_mean_s * (1 - zone.availability) / zone.availability
+    down = _capped(_lognormal(min(zone.down_median_s, 0.9 * down_mean_s), down_mean_s), zone.longest_s)
+    return _runs(random, num_ticks, tick_s, up, down)
 
 
 def read_group_sizes(path: Path, until_s: float | None = None) -> tuple[tuple[float, int], ...]:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -134,6 +134,12 @@ async def collect(replica: Replica, wanted: GenerateRequest) -> tuple[tuple[int,
     raise AssertionError("no finish")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 -- nothing tells when a step is over
+            await asyncio.sleep(0.001)
+
+
 def assert_is_empty(replica: Replica) -> None:
     replica.check()
     load = replica.load()
@@ -157,6 +163,28 @@ async def test_many_mixed_sequences_get_exactly_their_tokens() -> None:
             assert tokens == expected_tokens(asked.prompt_tokens, asked.stopping.max_tokens, SHAPE)
             assert finish.reason is FinishReason.LENGTH
             assert finish.usage.prompt_tokens == len(asked.prompt_tokens)
+        assert_is_empty(replica)
+
+
+async def test_in_one_piece_it_is_what_the_stream_says() -> None:
+    async with running(FakeEngine(SHAPE)) as replica:
+        for tier in Tier:
+            wanted = request((1, 2, 3), 20, tier)
+            tokens, finish = await collect(replica, wanted)
+            whole = await replica.complete(wanted)
+            assert (whole.token_ids, whole.finish.reason) == (tokens, finish.reason)
+            assert whole.text == "".join(f"{token} " for token in tokens)
+        assert_is_empty(replica)
+
+
+async def test_cancelling_it_ends_its_work() -> None:
+    async with running(FakeEngine(SHAPE, cost=StepCost(fixed_s=0.005))) as replica:
+        running_call = asyncio.create_task(replica.complete(request((1, 2), 200)))
+        await until(lambda: replica.load().tiers[Tier.INTERACTIVE].num_running == 1)
+        running_call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running_call
+        await until(lambda: replica.load().free_blocks == SHAPE.num_blocks)  # the step that runs keeps its blocks
         assert_is_empty(replica)
 
 

@@ -4,7 +4,7 @@ from contextlib import aclosing
 import pytest
 
 from speciate.core.errors import EngineFailed
-from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage
+from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage, Whole
 from speciate.core.segment import Tier
 from speciate.runtime.stream import OutputMailbox
 
@@ -38,6 +38,26 @@ async def test_a_waiting_reader_gets_each_delta_as_it_comes() -> None:
     assert len(events) == 4
 
 
+async def test_who_wants_the_whole_is_woken_once() -> None:
+    mailbox = OutputMailbox()
+    reader = asyncio.create_task(mailbox.whole())
+    await asyncio.sleep(0)
+    for text in "abc":
+        mailbox.put(Delta(text, (ord(text),)))
+        assert mailbox._reader is not None
+        assert not mailbox._reader.done()
+    mailbox.finish(FINISH)
+    assert await reader == Whole("abc", (97, 98, 99), (), FINISH)
+
+
+async def test_who_wants_the_whole_gets_the_error() -> None:
+    mailbox = OutputMailbox()
+    mailbox.put(Delta("a"))
+    mailbox.finish(EngineFailed("lost"))
+    with pytest.raises(EngineFailed, match="lost"):
+        await mailbox.whole()
+
+
 async def test_an_error_is_raised_after_what_came_before_it() -> None:
     mailbox = OutputMailbox()
     mailbox.put(Delta("a"))
@@ -47,22 +67,3 @@ async def test_an_error_is_raised_after_what_came_before_it() -> None:
         assert await anext(events) == Delta("a")
         with pytest.raises(EngineFailed, match="lost"):
             await anext(events)
-
-
-async def test_a_reader_of_the_whole_is_woken_once_with_all_of_it() -> None:
-    mailbox = OutputMailbox(is_streamed=False)
-    reader = asyncio.create_task(_all(mailbox))
-    for number, text in enumerate("abc"):
-        await asyncio.sleep(0)
-        mailbox.put(Delta(text, (number,)))
-    await asyncio.sleep(0)
-    mailbox.finish(FINISH)
-    assert await reader == [Delta("abc", (0, 1, 2)), FINISH]
-
-
-async def test_a_whole_that_fails_raises() -> None:
-    mailbox = OutputMailbox(is_streamed=False)
-    mailbox.put(Delta("a", (1,)))
-    mailbox.finish(EngineFailed("lost"))
-    with pytest.raises(EngineFailed, match="lost"):
-        await _all(mailbox)

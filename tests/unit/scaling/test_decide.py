@@ -130,6 +130,21 @@ def test_it_waits_for_the_night_when_that_is_cheap() -> None:
     assert isinstance(started, Run)
 
 
+def test_cheap_hours_are_not_waited_through() -> None:
+    """Slack would run out at hour 2, in the cheap hours, and the work would reach into the dear ones."""
+
+    def price(market: str, at_s: float) -> float | None:
+        return (0.5 if at_s < 4 * HOUR_S else 3.0) if market == "wall" else None
+
+    views = (replace(WALL, price_usd_per_h=0.5),)
+    ahead = outlook(views, MarketHistory(), OPTIONS, price)
+    found = decide(job(6, 8.1), views, MarketHistory(), plan(ahead, job(6, 8.1)), OPTIONS)
+    assert isinstance(found, Run)
+    run, hold = found.reason.choices
+    assert run.cost_usd == pytest.approx(4 * 0.5 + 2 * 3.0, rel=0.05)
+    assert hold.market is None
+
+
 def test_dirty_power_is_avoided_when_carbon_counts() -> None:
     clean = replace(SPOT, name="clean", price_usd_per_h=1.1, gco2_per_kwh=50.0, power_kw=1.0)
     dirty = replace(SPOT, name="dirty", gco2_per_kwh=700.0, power_kw=1.0)
