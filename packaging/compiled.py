@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     *(f"scheduling/{name}.py" for name in (
-        "blocks", "draft", "evict", "fill", "guard", "least_squares", "margin", "memory", "order", "pace", "report",
+        "aside", "blocks", "draft", "evict", "fill", "fill_batch", "fill_interactive", "fill_realtime", "guard",
+        "least_squares", "limits", "margin", "memory", "order", "pace", "recent_error", "relegate", "report",
         "sequence", "state", "step_time", "tenants", "token", "waiting",
     )),
     "scheduling/baselines/ablations.py",

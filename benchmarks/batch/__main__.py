@@ -21,6 +21,7 @@ import msgspec
 import psutil
 import uvloop
 
+from benchmarks.batch.client import run_over_http, running_server
 from benchmarks.batch.stand import (
     ANSWER_TOKENS,
     LATER_S,
@@ -37,6 +38,7 @@ from benchmarks.batch.worker import AT_ONCE
 from speciate.batch.jobs import BatchJobs
 from speciate.batch.private_postgres import private_postgres
 from speciate.bench.machine import describe_machine
+from speciate.runtime.garbage import collect_seldom
 
 REPEATS = 3
 SAMPLE_S = 0.1
@@ -66,6 +68,18 @@ async def throughput(scratch: Path, num_lines: int) -> dict[str, Any]:
         }
         print(kind, found[kind]["lines_per_s"])
     return {"answer_tokens": ANSWER_TOKENS, "engine_step_s": STEP_S, **found}
+
+
+async def server(scratch: Path, num_lines: int) -> dict[str, Any]:
+    """The whole server as a process of its own; this process only uploads, asks and downloads."""
+    source = scratch / "in.jsonl"
+    write_input(source, num_lines)
+    with running_server(scratch / "server") as (port, process):
+        timings = [await asyncio.to_thread(run_over_http, port, process, source, num_lines) for _ in range(REPEATS)]
+    rates = [timing.lines_per_s for timing in timings]
+    found = {"lines_per_s": {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}}
+    print("server", found["lines_per_s"])
+    return {**found, "engine_step_s": STEP_S, "runs": msgspec.to_builtins(timings)}
 
 
 async def million(scratch: Path, num_lines: int) -> dict[str, Any]:
@@ -129,7 +143,12 @@ def _workers(num: int, folder: Path, url: str) -> Iterator[None]:
             process.wait()
 
 
-PARTS = {"throughput": (throughput, 30_000), "million": (million, 1_000_000), "postgres": (postgres, 20_000)}
+PARTS = {
+    "server": (server, 30_000),
+    "throughput": (throughput, 30_000),
+    "million": (million, 1_000_000),
+    "postgres": (postgres, 20_000),
+}
 
 
 def main() -> None:
@@ -147,6 +166,7 @@ def main() -> None:
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             Path(folder).chmod(0o755)  # Postgres runs as a user of its own
+            collect_seldom()  # as the server does when it starts
             results[name] = runner.run(measure(Path(folder), given.lines or num_lines))
         if given.json is not None:
             given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_DIR
-from speciate.models.text_model import load_text_model
+from speciate.models.text_model import TextModel, load_text_model
 from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.gateway import Gateway, ServedModel
@@ -68,13 +68,11 @@ class Timing(Struct, frozen=True):
 @asynccontextmanager
 async def gateway_ports() -> AsyncGenerator[BatchPorts, None]:
     """Lines go through the gateway, admission, scheduler and detokeniser; a step of the fake engine costs nothing."""
-    folder = read_model_folder(TEXT_DIR)
-    text = load_text_model(folder)
-    shape = TokenEngineShape("fake", folder.vocab_size, 2048, 32, 16_384, 1, folder.eos_token_ids)
-    answer = text.tokenizer.encode(" yes", False)
-    engine = FakeEngine(shape, cost=StepCost(fixed_s=STEP_S), script=lambda prompt: answer)
+    text = load_text_model(read_model_folder(TEXT_DIR))
+    engine = fake_engine(text)
     device, clock, metrics = Device("fake"), MonotonicClock(), Metrics()
-    replica = Replica(engine, TokenScheduler(shape), text.tokenizer, device, clock, ReplicaMetrics(metrics, "fake"))
+    scheduler, codec = TokenScheduler(engine.shape), text.tokenizer
+    replica = Replica(engine, scheduler, codec, device, clock, ReplicaMetrics(metrics, "fake"))
     model = ServedModel("fake", "fake", "generate", 2048, 0, "fake", text, segments=SEGMENTS)
     options = ApiOptions()
     gateway = Gateway((model,), {"fake": replica}, {}, AdmissionOptions(), clock, metrics)
@@ -85,6 +83,14 @@ async def gateway_ports() -> AsyncGenerator[BatchPorts, None]:
     )
     await gateway.stop()
     await device.close()
+
+
+def fake_engine(text: TextModel) -> FakeEngine:
+    """It answers `yes`, in steps of `STEP_S`."""
+    folder = read_model_folder(TEXT_DIR)
+    shape = TokenEngineShape("fake", folder.vocab_size, 2048, 32, 16_384, 1, folder.eos_token_ids)
+    answer = text.tokenizer.encode(" yes", False)
+    return FakeEngine(shape, cost=StepCost(fixed_s=STEP_S), script=lambda prompt: answer)
 
 
 async def answer_at_once(job: LineJob) -> LineAnswer:

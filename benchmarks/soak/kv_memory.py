@@ -1,10 +1,13 @@
 """What the KV cache really takes: every block written once, and how much the process has grown by it.
 
-KV memory is taken from the system when a block is first written, so growth over a fill is the memory of its blocks.
+KV memory is taken from the system when a block is first written, so growth over a fill is the memory of its blocks and
+of what else is met for the first time meanwhile (kernels, the heap). So the fill is watched in parts: what every part
+grows by alike is KV.
 """
 
 import asyncio
 import random
+import statistics
 
 import psutil
 from msgspec import Struct
@@ -14,23 +17,24 @@ from speciate.bench.server import get_text
 
 PROMPT_TOKENS = 1_920
 """60 blocks, within the pocket model's context."""
-WARM_PROMPTS = 32
+NUM_PARTS = 10
+"""Of the whole cache; the first one warms what is not KV."""
 TOLERANCE = 0.02
 
 
 class KvMemory(Struct, frozen=True):
-    """MiB: what the settings allow, what the server says that its blocks take, what the process grew by for the blocks
-    that were written while it was watched, and what those should take."""
+    """MiB: what the settings allow, what the server says that its blocks take, what the blocks of a part of the fill
+    should take, and what the process grew by in each part but the first."""
 
     budget_mib: float
     reported_mib: float
-    written_mib: float
-    grown_mib: float
+    part_mib: float
+    grown_mib: tuple[float, ...]
 
     @property
     def error(self) -> float:
-        """Of the growth, relative."""
-        return self.grown_mib / self.written_mib - 1
+        """Of the median part's growth, relative."""
+        return statistics.median(self.grown_mib) / self.part_mib - 1
 
     @property
     def is_kept(self) -> bool:
@@ -43,15 +47,19 @@ async def measure_kv(url: str, server: psutil.Process, client: AsyncOpenAI, budg
     """Fills the whole cache with prompts that have nothing in common, in batch."""
     page = await get_text(f"{url}/metrics")
     num_bytes = read_gauge(page, "speciate:kv_cache_bytes")
-    num_tokens = int(read_gauge(page, "speciate:kv_cache_tokens"))
+    num_prompts = int(read_gauge(page, "speciate:kv_cache_tokens")) // PROMPT_TOKENS // NUM_PARTS
+    part_bytes = num_bytes / read_gauge(page, "speciate:kv_cache_tokens") * num_prompts * PROMPT_TOKENS
     rng = random.Random(1)
-    await _send(client, rng, WARM_PROMPTS)  # what the engine allocates for its own work is there from now on
-    before = server.memory_info().rss
-    left_tokens = num_tokens - WARM_PROMPTS * PROMPT_TOKENS
-    await _send(client, rng, -(-left_tokens // PROMPT_TOKENS))
-    grown = server.memory_info().rss - before
-    written = num_bytes * left_tokens / num_tokens
-    return KvMemory(*(round(b / 2**20, 2) for b in (budget_mib * 2**20, num_bytes, written, grown)))
+    grown: list[float] = []
+    for _ in range(NUM_PARTS):
+        before = server.memory_info().rss
+        await _send(client, rng, num_prompts)
+        grown.append(_mib(server.memory_info().rss - before))
+    return KvMemory(_mib(budget_mib * 2**20), _mib(num_bytes), _mib(part_bytes), tuple(grown[1:]))
+
+
+def _mib(num_bytes: float) -> float:
+    return round(num_bytes / 2**20, 2)
 
 
 def read_gauge(page: str, name: str) -> float:

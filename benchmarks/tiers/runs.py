@@ -1,12 +1,12 @@
 """What is run: mixes of requests, promises, and families of policies with their knobs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from speciate.admission.admit import AdmissionOptions
 from speciate.bench.cells import Job
-from speciate.bench.families import has_admission, scheduler_name
+from speciate.bench.families import FAMILIES, has_admission, scheduler_name
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.step_calibration import A100_LLAMA3_8B
 from speciate.scheduling.options import Reservation, TokenSchedulerOptions
@@ -47,12 +47,28 @@ OPTIONS = TokenSchedulerOptions(prefix_cache=False, expected=Reservation(ttft_s=
 """Defaults: prompts do not begin alike, and the real-time promise is known, as it is from the settings."""
 
 
+SMALL_STEPS = {
+    "vllm-priority": ("vllm-priority-64", "vllm-priority-128"),
+    "sglang": ("sglang-mixed-128",),
+    "edf": ("edf-64", "edf-128"),
+    "aimd": ("aimd-128", "aimd-128-window-16"),
+    "silo": ("silo-60-30-10",),
+}
+"""Knobs that give up throughput for promises of 100 ms: for capacity, which asks for nothing but promises."""
+KNOBS = {family: (*knobs, *SMALL_STEPS.get(family, ())) for family, knobs in FAMILIES.items()}
+
+
 def run_job(job: Job) -> SimReport:
+    return run_promised(job, SEGMENTS)
+
+
+def run_promised(job: Job, segments: Mapping[Tier, Segment]) -> SimReport:
+    """The same with other promises."""
     policy = scheduler_name(job.policy)
     setting = Setting(
         policy=job.policy,
         calibration=A100_LLAMA3_8B,
-        segments=SEGMENTS,
+        segments=segments,
         seats=lambda: seats(policy, A100_LLAMA3_8B, OPTIONS),
         window_s=job.window_s,
         drain_s=0.0,

@@ -85,6 +85,15 @@ def test_lists_and_deletes(client: Anthropic) -> None:
     page = client.messages.batches.list(limit=2)
     assert [batch.id for batch in page.data] == made[:0:-1]
     assert page.has_more
+    newer = client.messages.batches.list(before_id=made[0], limit=1)
+    assert ([batch.id for batch in newer.data], newer.has_more) == ([made[1]], True)
+    assert [batch.id for batch in newer][:2] == made[1:]
+    newest = client.messages.batches.list(before_id=made[2])
+    assert (newest.data, newest.has_more, newest.first_id, newest.last_id) == ([], False, None, None)
+    with pytest.raises(anthropic.BadRequestError, match="together"):
+        client.messages.batches.list(before_id=made[0], after_id=made[1])
+    with pytest.raises(anthropic.NotFoundError):
+        client.messages.batches.list(before_id="msgbatch_nothing")
     assert client.messages.batches.delete(made[0]).type == "message_batch_deleted"
     with pytest.raises(anthropic.NotFoundError):
         client.messages.batches.retrieve(made[0])

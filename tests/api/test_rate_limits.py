@@ -3,6 +3,7 @@
 import httpx2
 import pytest
 
+from speciate.admission.admit import AdmissionOptions, QueueLimits
 from speciate.api.rate_limits import RATE_LIMIT_NAMES, duration
 
 PROMPT = [{"role": "user", "content": "hi"}]
@@ -33,6 +34,31 @@ def test_every_choice_takes_from_what_is_left(server):
         answer = http.post("/v1/chat/completions", json={"model": "fake", "messages": PROMPT, "n": 16})
     limit, left = (int(answer.headers[f"x-ratelimit-{fact}-requests"]) for fact in ("limit", "remaining"))
     assert left <= limit - 16
+
+
+QUEUE = QueueLimits(max_waiting=4, max_tokens=100_000)
+
+
+@pytest.mark.parametrize(("n", "status"), [(4, 200), (5, 429)])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": PROMPT}), ("/v1/completions", {"prompt": "hi"})],
+)
+def test_choices_are_admitted_together(start_server, path, body, n, status):
+    """The last of them must find room too, though none was there when the first was looked at."""
+    server = start_server(limits=AdmissionOptions(realtime=QUEUE, interactive=QUEUE, batch=QUEUE))
+    with httpx2.Client(base_url=server.base_url, timeout=30) as http:
+        answer = http.post(path, json={"model": "fake", "n": n, **body})
+    assert answer.status_code == status, answer.text
+
+
+def test_prompts_are_admitted_together(start_server):
+    server = start_server(limits=AdmissionOptions(realtime=QUEUE, interactive=QUEUE, batch=QUEUE))
+    with httpx2.Client(base_url=server.base_url, timeout=30) as http:
+        refused = http.post("/v1/completions", json={"model": "fake", "prompt": ["a", "b", "c"], "n": 2})
+        answered = http.post("/v1/completions", json={"model": "fake", "prompt": ["a", "b"], "n": 2})
+    assert (refused.status_code, answered.status_code) == (429, 200)
+    assert "at most 4 may" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from speciate.batch.database import Database, load_migrations
 from speciate.batch.records import (
     BatchChange,
     BatchError,
+    BatchQuery,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -112,11 +113,21 @@ async def test_one_idempotency_key_makes_one_batch_of_a_tenant(store: SqlBatchSt
 async def test_batches_are_listed_newest_first_with_cursors(store: SqlBatchStore) -> None:
     for i in range(4):
         await store.add_batch(f"batch_{i}", "t", SPEC, NOW, None)
-    assert [b.id for b in await store.list_batches("t", "openai", None, 2)] == ["batch_3", "batch_2"]
-    assert [b.id for b in await store.list_batches("t", "openai", "batch_2", 9)] == ["batch_1", "batch_0"]
-    assert await store.list_batches("t", "anthropic", None, 9) == []
-    with pytest.raises(NotFound):
-        await store.list_batches("u", "openai", "batch_2", 9)
+    for limit, after, before, found in (
+        (2, None, None, "32"),
+        (9, "batch_2", None, "10"),
+        (1, "batch_2", None, "1"),
+        (9, None, "batch_1", "32"),
+        (1, None, "batch_0", "1"),
+        (9, None, "batch_3", ""),
+    ):
+        listed = await store.list_batches(BatchQuery("t", "openai", limit, after, before))
+        assert [b.id for b in listed] == [f"batch_{i}" for i in found]
+    assert await store.list_batches(BatchQuery("t", "anthropic", 9)) == []
+    for tenant, dialect in (("u", "openai"), ("t", "anthropic")):
+        for cursor in ({"after": "batch_2"}, {"before": "batch_2"}):
+            with pytest.raises(NotFound):
+                await store.list_batches(BatchQuery(tenant, dialect, 9, **cursor))  # type: ignore[arg-type]
 
 
 async def test_a_change_needs_its_source_and_its_steward(store: SqlBatchStore) -> None:

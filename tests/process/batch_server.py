@@ -91,7 +91,7 @@ async def main(given: argparse.Namespace) -> None:
         markets=MarketsSpec(here=here),
     )
     batch = msgspec.structs.replace(
-        BatchOptions(poll_s=0.1, cancel_grace_s=0.5, lease_s=given.lease_s),
+        BatchOptions(poll_s=0.1, cancel_grace_s=0.5, lease_s=given.lease_s, max_deaths=given.max_deaths),
         credit=Credit(least=min(16, given.in_flight), most=given.in_flight),
     )
     postgres = os.environ.get("SPECIATE_BATCH_POSTGRES")
@@ -123,6 +123,7 @@ if __name__ == "__main__":
     parser.add_argument("--step-s", type=float, default=0.01)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--lease-s", type=float, default=3.0)
+    parser.add_argument("--max-deaths", type=int, default=5)
     parser.add_argument("--shifts", action="store_true")
     parser.add_argument("--notice-s", type=float, default=0.0)
     parser.add_argument("--metadata", help="address of a metadata service in EC2's manner")

@@ -1,4 +1,7 @@
-"""Any order of claims, heartbeats, results, deaths, cancels, expiries and clocks: every line ends exactly once."""
+"""Any order of claims, heartbeats, results, deaths, cancels, expiries and clocks: every line ends exactly once.
+
+One machine, run against both stores.
+"""
 
 import asyncio
 import shutil
@@ -7,10 +10,22 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import Phase, settings
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from speciate.batch.database import Database
+from speciate.batch.postgres import PostgresDatabase
+from speciate.batch.private_postgres import PrivatePostgres
 from speciate.batch.records import BatchChange, BatchSpec, BatchStatus, Claim, LineResult, LineState, NewLine, Want
 from speciate.batch.sql_store import SqlBatchStore
 from speciate.batch.sqlite import SqliteDatabase
@@ -25,11 +40,11 @@ WORKERS = ("a", "b", "c")
 class BatchStoreMachine(RuleBasedStateMachine):
     """Models what each line's end must be, and compares."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_database: Callable[[], Database]) -> None:
         super().__init__()
         self._loop = asyncio.new_event_loop()
-        self._folder = Path(tempfile.mkdtemp())
-        self._database = SqliteDatabase(self._folder / "batch.db")
+        self._open_database = open_database
+        self._database = open_database()
         self._store = SqlBatchStore(self._database)
         self._now_s = 1_800_000_000.0
         self._claims: dict[str, list[Claim]] = {worker: [] for worker in WORKERS}
@@ -42,7 +57,6 @@ class BatchStoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._run(self._database.close)
         self._loop.close()
-        shutil.rmtree(self._folder)
 
     def _run(self, do: Callable[[], Awaitable[T]]) -> T:
         async def run() -> T:
@@ -121,11 +135,11 @@ class BatchStoreMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """The process died: another opens the folder."""
+        """The process died: another opens the store."""
 
         async def again() -> None:
             await self._database.close()
-            self._database = SqliteDatabase(self._folder / "batch.db")
+            self._database = self._open_database()
             self._store = SqlBatchStore(self._database)
             await self._store.recover(self._now_s, MAX_DEATHS)
 
@@ -187,10 +201,53 @@ class BatchStoreMachine(RuleBasedStateMachine):
         return await self._store.closed_page(self._key, 0, 1000, LineState.COMPLETED)
 
 
-BatchStoreMachine.TestCase.settings = settings(
-    max_examples=40,
-    stateful_step_count=30,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking a machine over a disk takes minutes
-)
-TestBatchStore = BatchStoreMachine.TestCase
+class SqliteMachine(BatchStoreMachine):
+    """A new file for each life."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp())
+        super().__init__(lambda: SqliteDatabase(self._folder / "batch.db"))
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(self._folder)
+
+
+class PostgresMachine(BatchStoreMachine):
+    """One database, emptied for each life. Its clock is ours, so that it can be set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(lambda: PostgresDatabase(url, uses_its_clock=False))
+        with psycopg.connect(url) as connection:
+            connection.execute("TRUNCATE file, batch, item, result, lease RESTART IDENTITY")
+
+
+def _lives(num: int, num_steps: int) -> settings:
+    """Shrinking a machine over a disk takes minutes; and how long anything takes is no fault of the store's."""
+    return settings(
+        max_examples=num,
+        stateful_step_count=num_steps,
+        deadline=None,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def test_every_line_ends_once_on_sqlite() -> None:
+    run_state_machine_as_test(SqliteMachine, settings=_lives(40, 30))
+
+
+def test_every_line_ends_once_on_postgres(postgres_server: PrivatePostgres) -> None:
+    url = postgres_server.create_database("machine")
+    run_state_machine_as_test(lambda: PostgresMachine(url), settings=_lives(8, 30))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["sqlite", "postgres"])
+def test_many_lives(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "sqlite":
+        run_state_machine_as_test(SqliteMachine, settings=_lives(1500, 60))
+        return
+    url = request.getfixturevalue("postgres_server").create_database("machine_long")
+    run_state_machine_as_test(lambda: PostgresMachine(url), settings=_lives(500, 60))

@@ -26,7 +26,7 @@ MUTANTS = {
         "                del self._idle[block]\n",
         "                pass\n",
     ),
-    "a forgotten block keeps its key": ("blocks.py", "        self._key_of[block] = None\n", ""),
+    "a forgotten block keeps its key": ("blocks.py", "            key_of[block] = None\n", ""),
     "half-filled blocks are published": (
         "memory.py",
         "num_full = seq.computed // self.block_tokens\n",
@@ -56,9 +56,14 @@ MUTANTS = {
         "if True:",
     ),
     "relegation forgets to leave the real-time books": (
-        "fill.py",
+        "relegate.py",
         "    state.realtime.pop(seq.seq_id, None)\n",
         "",
+    ),
+    "the load of a step is told after it": (
+        "token.py",
+        "self._in_flight = self._resident_load = None",
+        "self._in_flight = None",
     ),
     "who leaves stays in the real-time books": ("state.py", "        self.realtime.pop(seq.seq_id, None)\n", ""),
 }

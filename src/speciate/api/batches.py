@@ -14,7 +14,7 @@ from speciate.batch.files import derived_file_id
 from speciate.batch.holding import JobOutlook
 from speciate.batch.jobs import BatchJobs, Estimate
 from speciate.batch.publish import published_kinds
-from speciate.batch.records import BatchError, BatchRecord, BatchSpec, TokenUsage
+from speciate.batch.records import BatchError, BatchQuery, BatchRecord, BatchSpec, TokenUsage
 from speciate.batch.windows import offered_window, parse_window
 from speciate.core.errors import InvalidRequest
 
@@ -158,7 +158,7 @@ class BatchesApi:
         query = parse_qs(call.query.decode("latin-1"))
         limit = limit_of(query, 20, MAX_LIMIT)
         after = query.get("after", [None])[-1]
-        batches = await self._jobs.list_batches(call.tenant or "", "openai", after, limit + 1)
+        batches = await self._jobs.list_batches(BatchQuery(call.tenant or "", "openai", limit + 1, after))
         page = [batch_answer(batch, self._jobs.outlook_of(batch)) for batch in batches[:limit]]
         first, last = (page[0].id, page[-1].id) if page else (None, None)
         return BytesReply(_encode(BatchList(page, first, last, len(batches) > limit)))

@@ -1,10 +1,8 @@
 """Runs a line of a batch as if it had come over HTTP: the same bodies, the same checks, the same answers."""
 
-from typing import Any
-
 import msgspec
 
-from speciate.api.call import Answer, Call, ErrorBody, Services
+from speciate.api.call import Answer, BytesReply, Call, ErrorBody, Services
 from speciate.api.chat import create_chat
 from speciate.api.completions import create_completion
 from speciate.api.embeddings import create_embeddings
@@ -34,12 +32,11 @@ class LineRunner:
 
     async def run(self, job: LineJob) -> LineAnswer:
         """Never raises what a request may raise: an error is an answer, or says that the line may run again."""
-        reply = _Captured()
         call = Call(
             headers={b"x-speciate-deadline-ms": b"%d" % max(1, int(job.left_s * 1000))},
             path_params={},
             query=b"",
-            send=reply.send,
+            send=_nowhere,
             request_id=job.request_id,
             received_s=0.0,
             tenant=job.tenant or None,
@@ -48,31 +45,17 @@ class LineRunner:
         )
         answer, error_body = self._answers[job.url]
         try:
-            await (await answer(self._services, call)).send(call)
+            reply = await answer(self._services, call)
+            if not isinstance(reply, BytesReply):
+                raise InvalidRequest("stream cannot be used in a batch.", param="stream")
         except SpeciateError as error:
             return _error_answer(error, error_body, job.request_id)
-        return reply.answer(job.request_id, *self._place)
+        replica, market = self._place
+        return LineAnswer(reply.status, reply.body, job.request_id, replica=replica, market=market)
 
 
-class _Captured:
-    """Takes what a reply sends."""
-
-    def __init__(self) -> None:
-        self._status = 500
-        self._chunks: list[bytes] = []
-        self._is_stream = False
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in message["headers"]
-            if self._is_stream:
-                raise InvalidRequest("stream cannot be used in a batch.", param="stream")
-        else:
-            self._chunks.append(message.get("body", b""))
-
-    def answer(self, request_id: str, replica: str, market: str) -> LineAnswer:
-        return LineAnswer(self._status, b"".join(self._chunks), request_id, replica=replica, market=market)
+async def _nowhere(message: object) -> None:
+    """Replies of lines are read, not sent."""
 
 
 def _error_answer(error: SpeciateError, error_body: ErrorBody, request_id: str) -> LineAnswer:

@@ -66,8 +66,12 @@ class Reply(Protocol):
     async def send(self, call: Call) -> None: ...
 
 
+def no_headers() -> Headers:
+    return []
+
+
 class BytesReply:
-    """A whole body."""
+    """A whole body. Its own headers are made when it is sent: a line of a batch has no use for them."""
 
     def __init__(
         self,
@@ -75,15 +79,17 @@ class BytesReply:
         *,
         status: int = 200,
         content_type: bytes = b"application/json",
-        headers: Headers | None = None,
+        headers: Callable[[], Headers] = no_headers,
     ) -> None:
-        self._body = body
-        self._status = status
-        self._headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])]
+        self.body = body
+        self.status = status
+        self._content_type = content_type
+        self._headers = headers
 
     async def send(self, call: Call) -> None:
-        await call.start(self._status, self._headers)
-        await call.send({"type": "http.response.body", "body": self._body})
+        common = [(b"content-type", self._content_type), (b"content-length", b"%d" % len(self.body))]
+        await call.start(self.status, [*common, *self._headers()])
+        await call.send({"type": "http.response.body", "body": self.body})
 
 
 class ClientWatch:
@@ -179,7 +185,7 @@ class Endpoint:
 
     async def _refuse(self, call: Call, error: SpeciateError) -> None:
         body = self._error_body(error, call.request_id)
-        await BytesReply(body, status=error.status, headers=error_headers(error)).send(call)
+        await BytesReply(body, status=error.status, headers=lambda: error_headers(error)).send(call)
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -15,12 +15,11 @@ from speciate.api.logprobs import ChatLogprobs, chat_logprobs
 from speciate.api.pieces import Said, ToolCall
 from speciate.api.promise import promise_of
 from speciate.api.sse import DONE, EventStream
-from speciate.api.streams import Whole
 from speciate.api.tiers import WORD_OF_TIER
 from speciate.api.turn import Turn, open_turn
 from speciate.api.usage import CompletionUsage, served_tier, usage_of
 from speciate.core.errors import SpeciateError
-from speciate.core.output import Finish
+from speciate.core.output import Finish, Whole
 
 
 class FunctionAnswer(Struct, frozen=True):
@@ -87,7 +86,7 @@ async def _whole(turn: Turn) -> Reply:
         usage=usage_of(finishes, sum(turn.num_tokens(s.reasoning) for s in said), choices_per_prompt=len(finishes)),
         service_tier=WORD_OF_TIER[tier],
     )
-    return BytesReply(_encode(answer), headers=turn.headers_in(tier))
+    return BytesReply(_encode(answer), headers=lambda: turn.headers_in(tier))
 
 
 def _choice(turn: Turn, index: int, whole: Whole, said: Said) -> ChoiceAnswer:

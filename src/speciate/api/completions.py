@@ -16,12 +16,12 @@ from speciate.api.promise import promise_of
 from speciate.api.prompt import encode, fill_in_tokens
 from speciate.api.sampling import output_budget, sampling_params, stop_rules
 from speciate.api.sse import DONE, EventStream
-from speciate.api.streams import Whole, choice_events, whole_answers
-from speciate.api.submit import choice_requests, find_text_model, submit_all
+from speciate.api.streams import choice_events, whole_answers
+from speciate.api.submit import choice_requests, find_text_model
 from speciate.api.tiers import WORD_OF_TIER
 from speciate.api.turn import answer_headers
 from speciate.api.usage import CompletionUsage, served_tier, usage_of
-from speciate.core.output import Delta, Finish
+from speciate.core.output import Delta, Finish, Whole
 from speciate.core.request import GenerateRequest, StopRules
 from speciate.core.segment import Tier
 from speciate.models.text_model import TextModel
@@ -105,7 +105,7 @@ async def _open(services: Services, call: Call, body: CompletionBody) -> Job:
             operation="text_completion",
         )
         echoes += [_echo(text, prompt) if body.echo else ""] * num_choices
-    submissions = await submit_all(services.gateway, requests)
+    submissions = await services.gateway.submit(requests)
     return Job(answer_id, int(time.time()), body, echoes, submissions)
 
 
@@ -137,7 +137,7 @@ async def _whole(job: Job) -> Reply:
     tier = served_tier(finishes)
     choices = [_choice(job, i, whole) for i, whole in enumerate(wholes)]
     answer = _answer(job, choices, job.usage(finishes), tier)
-    return BytesReply(_encode(answer), headers=answer_headers(tier, job.submissions))
+    return BytesReply(_encode(answer), headers=lambda: answer_headers(tier, job.submissions))
 
 
 def _choice(job: Job, index: int, whole: Whole) -> CompletionChoice:

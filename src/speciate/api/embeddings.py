@@ -71,7 +71,8 @@ async def create_embeddings(services: Services, call: Call) -> Reply:
         deadline_s=promise.deadline_s,
     )
     vectors = await _embed_in_time(services, request)
-    return BytesReply(_encode_json(_answer(body, vectors)), headers=[(b"x-speciate-tier", vectors.tier.value.encode())])
+    tier = [(b"x-speciate-tier", vectors.tier.value.encode())]
+    return BytesReply(_encode_json(_answer(body, vectors)), headers=lambda: tier)
 
 
 async def _embed_in_time(services: Services, request: EmbedRequest) -> Embeddings:

@@ -77,7 +77,7 @@ class FilesApi:
             after=query.get("after", [None])[-1],
             limit=limit + 1,
             purpose=query.get("purpose", [None])[-1],
-            newest_first=query.get("order", ["desc"])[-1] != "asc",
+            newest_first=_is_newest_first(query),
         )
         records = await self._jobs.list_files(wanted)
         page = [file_answer(record) for record in records[:limit]]
@@ -187,6 +187,13 @@ def limit_of(query: dict[str, list[str]], default: int, most: int) -> int:
     if limit is None or not 1 <= limit <= most:
         raise InvalidRequest(f"limit is {given!r}; it takes 1 to {most}.", param="limit")
     return limit
+
+
+def _is_newest_first(query: dict[str, list[str]]) -> bool:
+    given = query.get("order", ["desc"])[-1]
+    if given not in ("asc", "desc"):
+        raise InvalidRequest(f"order is {given!r}; it takes asc or desc.", param="order")
+    return given == "desc"
 
 
 def _purpose(form: UploadForm) -> str:

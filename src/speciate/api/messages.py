@@ -83,7 +83,7 @@ async def _whole(turn: Turn, body: MessagesBody) -> Reply:
         stop_sequence=finish.stop_sequence,
         usage=usage_of_message(finish),
     )
-    return BytesReply(_encode(answer), headers=turn.headers_in(finish.tier))
+    return BytesReply(_encode(answer), headers=lambda: turn.headers_in(finish.tier))
 
 
 def _content(said: Said) -> list[ThinkingAnswer | TextAnswer | ToolUseAnswer]:

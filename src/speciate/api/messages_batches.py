@@ -14,7 +14,7 @@ from speciate.api.call import BytesReply, Call, Reply, Services
 from speciate.api.files import FileReply, PagesReply, limit_of
 from speciate.batch.files import Part, derived_file_id
 from speciate.batch.jobs import BatchJobs, RunningFile
-from speciate.batch.records import TERMINAL, BatchRecord, BatchSpec, BatchStatus
+from speciate.batch.records import TERMINAL, BatchQuery, BatchRecord, BatchSpec, BatchStatus
 from speciate.core.errors import InvalidRequest
 
 WINDOW = "24h"
@@ -90,11 +90,12 @@ class MessageBatchesApi:
     async def list_batches(self, services: Services, call: Call) -> Reply:
         query = parse_qs(call.query.decode("latin-1"))
         limit = limit_of(query, 20, MAX_LIMIT)
-        if "before_id" in query:
-            raise InvalidRequest("before_id cannot be used here; list with after_id.", param="before_id")
-        after = query.get("after_id", [None])[-1]
-        batches = await self._jobs.list_batches(call.tenant or "", "anthropic", after, limit + 1)
-        page = [_answer(batch, call) for batch in batches[:limit]]
+        after, before = (query.get(name, [None])[-1] for name in ("after_id", "before_id"))
+        if after is not None and before is not None:
+            raise InvalidRequest("after_id and before_id cannot be used together; send one.", param="before_id")
+        wanted = BatchQuery(call.tenant or "", "anthropic", limit + 1, after, before)
+        batches = await self._jobs.list_batches(wanted)
+        page = [_answer(batch, call) for batch in (batches[:limit] if before is None else batches[-limit:])]
         first, last = (page[0].id, page[-1].id) if page else (None, None)
         return BytesReply(_encode(MessageBatchList(page, first, last, len(batches) > limit)))
 

@@ -1,5 +1,6 @@
 """What the front door needs of the spine, and nothing more of it; `runtime.gateway.Gateway` serves."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from speciate.core.output import Embeddings
@@ -10,8 +11,8 @@ from speciate.runtime.gateway import ServedModel, Submission
 class Gateway(Protocol):
     """Admits, routes, generates. Refusals are raised as errors of `core.errors`."""
 
-    async def submit(self, request: GenerateRequest) -> Submission:
-        """Closing the submission's events cancels the work."""
+    async def submit(self, requests: Sequence[GenerateRequest]) -> list[Submission]:
+        """Sequences of one caller and model, all or none."""
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...

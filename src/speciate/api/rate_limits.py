@@ -7,16 +7,15 @@ RATE_LIMIT_NAMES = tuple(
 )
 
 
-def rate_limit_headers(room: Room, num_beside: int = 0) -> list[tuple[bytes, bytes]]:
-    """Limit, remaining and time to reset, of requests and of prompt tokens. `num_beside`: choices that were admitted
-    together with the one that `room` was told to, and are not counted in it yet."""
-    return [*_of(b"requests", room.requests, num_beside), *_of(b"tokens", room.tokens, 0)]
+def rate_limit_headers(room: Room) -> list[tuple[bytes, bytes]]:
+    """Limit, remaining and time to reset, of requests and of prompt tokens."""
+    return [*_of(b"requests", room.requests), *_of(b"tokens", room.tokens)]
 
 
-def _of(what: bytes, allowance: Allowance, num_taken: int) -> list[tuple[bytes, bytes]]:
+def _of(what: bytes, allowance: Allowance) -> list[tuple[bytes, bytes]]:
     return [
         (b"x-ratelimit-limit-" + what, b"%d" % allowance.limit),
-        (b"x-ratelimit-remaining-" + what, b"%d" % max(0, allowance.remaining - num_taken)),
+        (b"x-ratelimit-remaining-" + what, b"%d" % allowance.remaining),
         (b"x-ratelimit-reset-" + what, duration(allowance.reset_s)),
     ]
 

@@ -40,14 +40,13 @@ class ResponsesApi:
         if body.background:
             self._check_background_room()
         run = await self._open(services, call, body)
-        headers = run.turn.headers()
         if body.background:
             return self._start(run, body)
         if body.stream:
             return self._stream(run)
         response = await run.whole()
         self._keep(run)
-        return BytesReply(_encode(response), headers=headers)
+        return BytesReply(_encode(response), headers=run.turn.headers)
 
     async def retrieve(self, services: Services, call: Call) -> Reply:
         run = self._find(call)
@@ -116,7 +115,7 @@ class ResponsesApi:
         self._store.add(run)
         queued = _encode(run.response)
         run.start_in_background()
-        return self._replay(run, -1) if body.stream else BytesReply(queued, headers=run.turn.headers())
+        return self._replay(run, -1) if body.stream else BytesReply(queued, headers=run.turn.headers)
 
     def _stream(self, run: ResponseRun) -> EventStream:
         return EventStream(

@@ -6,8 +6,7 @@ from contextlib import aclosing
 
 from msgspec import Struct
 
-from speciate.core.errors import EngineFailed
-from speciate.core.output import Delta, Finish, OutputEvent, SampledLogprob
+from speciate.core.output import Finish, OutputEvent, Whole
 from speciate.runtime.gateway import Submission
 
 
@@ -18,45 +17,21 @@ class ChoiceEvent(Struct, frozen=True, gc=False):
     event: OutputEvent
 
 
-class Whole(Struct, frozen=True):
-    """All of one sequence."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[SampledLogprob, ...]
-    finish: Finish
-
-
 async def whole_answers(submissions: Sequence[Submission]) -> list[Whole]:
     """All sequences to their end. If one fails, the others are cancelled and its error is raised."""
     if len(submissions) == 1:
-        return [await whole_answer(submissions[0])]
-    tasks = [asyncio.create_task(whole_answer(s)) for s in submissions]
+        return [await submissions[0].whole()]
+    tasks = [asyncio.create_task(s.whole()) for s in submissions]
     try:
         return await asyncio.gather(*tasks)
     finally:
         await _end_all(tasks)
 
 
-async def whole_answer(submission: Submission) -> Whole:
-    deltas: list[Delta] = []
-    async with aclosing(submission.events) as events:
-        async for event in events:
-            if isinstance(event, Finish):
-                return Whole(
-                    text="".join(d.text for d in deltas),
-                    token_ids=tuple(t for d in deltas for t in d.token_ids),
-                    logprobs=tuple(p for d in deltas for p in d.logprobs),
-                    finish=event,
-                )
-            deltas.append(event)
-    raise EngineFailed(f"The stream of {submission.request_id} ended without a finish. Send the request again.")
-
-
 async def choice_events(submissions: Sequence[Submission]) -> AsyncGenerator[ChoiceEvent, None]:
     """Events of all choices as they come. Closing it cancels all; one that fails ends all."""
     if len(submissions) == 1:
-        async with aclosing(submissions[0].events) as events:
+        async with aclosing(submissions[0].events()) as events:
             async for event in events:
                 yield ChoiceEvent(0, event)
         return
@@ -83,7 +58,7 @@ async def _merged(submissions: Sequence[Submission]) -> AsyncGenerator[ChoiceEve
 
 async def _pump(index: int, submission: Submission, queue: "asyncio.Queue[ChoiceEvent | BaseException]") -> None:
     try:
-        async with aclosing(submission.events) as events:
+        async with aclosing(submission.events()) as events:
             async for event in events:
                 await queue.put(ChoiceEvent(index, event))
     except Exception as error:  # noqa: BLE001 -- the boundary of a task: the reader of the queue raises it

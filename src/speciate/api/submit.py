@@ -1,4 +1,4 @@
-"""From what a dialect wants to core requests, and into the gateway."""
+"""From what a dialect wants to core requests."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from speciate.api.promise import Promise
 from speciate.core.errors import InvalidRequest
 from speciate.core.request import GenerateRequest, Grammar, SamplingParams, StopRules
 from speciate.models.text_model import TextModel
-from speciate.runtime.gateway import ServedModel, Submission
+from speciate.runtime.gateway import ServedModel
 
 MAX_SEQUENCES = 128
 """Sequences that one HTTP request may start: choices times prompts."""
@@ -63,20 +63,3 @@ def _moved_seed(sampling: SamplingParams, index: int) -> SamplingParams:
     if sampling.seed is None or index == 0:
         return sampling
     return msgspec.structs.replace(sampling, seed=sampling.seed + index)
-
-
-async def submit_all(gateway: Gateway, requests: list[GenerateRequest]) -> list[Submission]:
-    """All or none: a refusal cancels those that were admitted before it."""
-    submissions: list[Submission] = []
-    try:
-        for request in requests:
-            submissions.append(await gateway.submit(request))  # noqa: PERF401 -- what was admitted must be known
-    except BaseException:
-        await close_all(submissions)
-        raise
-    return submissions
-
-
-async def close_all(submissions: list[Submission]) -> None:
-    for submission in submissions:
-        await submission.events.aclose()

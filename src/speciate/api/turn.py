@@ -12,10 +12,11 @@ from speciate.api.promise import Promise
 from speciate.api.prompt import Prompt, turn_prompt
 from speciate.api.rate_limits import rate_limit_headers
 from speciate.api.sampling import clamped_budget, output_budget, sampling_params, stop_rules
-from speciate.api.streams import ChoiceEvent, Whole, choice_events, whole_answers
-from speciate.api.submit import choice_requests, find_text_model, submit_all
+from speciate.api.streams import ChoiceEvent, choice_events, whole_answers
+from speciate.api.submit import choice_requests, find_text_model
 from speciate.api.tool_calls import bound_after_thought, grammar_of, piece_reader, shows_special_tokens
 from speciate.api.wish import TurnWish
+from speciate.core.output import Whole
 from speciate.core.request import SamplingParams
 from speciate.core.segment import Tier
 from speciate.models.text_model import TextModel
@@ -70,7 +71,7 @@ class Turn(Struct, frozen=True):
 
 def answer_headers(tier: Tier, submissions: list[Submission]) -> Headers:
     """The tier, and what it still takes beside these."""
-    limits = rate_limit_headers(submissions[-1].room, len(submissions) - 1)
+    limits = rate_limit_headers(submissions[0].admission.room())
     return [(b"x-speciate-tier", tier.value.encode()), *limits]
 
 
@@ -93,5 +94,5 @@ async def open_turn(services: Services, answer_id: str, wish: TurnWish, promise:
         num_choices=wish.num_choices,
         skip_special_tokens=not shows_special_tokens(text, wish),
     )
-    submissions = await submit_all(services.gateway, requests)
+    submissions = await services.gateway.submit(requests)
     return Turn(answer_id, int(time.time()), wish, text, prompt, sampling, submissions)

@@ -27,6 +27,7 @@ from speciate.batch.publish import Publisher
 from speciate.batch.records import (
     TERMINAL,
     BatchChange,
+    BatchQuery,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -252,8 +253,9 @@ class BatchJobs:
             raise NotFound(f"There is no batch {batch_id!r}.", param="batch_id")
         return batch
 
-    async def list_batches(self, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
-        return await self._store.list_batches(tenant, dialect, after, limit)
+    async def list_batches(self, query: BatchQuery) -> list[BatchRecord]:
+        """Raises NotFound for a cursor that names no batch."""
+        return await self._store.list_batches(query)
 
     async def cancel_batch(self, tenant: str, batch_id: str, dialect: str = "openai") -> BatchRecord:
         """What is done is kept. Raises NotFound, InvalidRequest for one that is over."""

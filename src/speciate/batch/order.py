@@ -27,6 +27,11 @@ class Credit(Struct, frozen=True):
     ahead: int = 32
     """Lines beside those that run, so that a step never lacks work."""
 
+    @property
+    def most_held(self) -> int:
+        """With those that were answered and wait for the disk: while they do, the engine goes on."""
+        return 2 * self.most
+
     def allowed(self, num_running: int) -> int:
         """Twice what runs and a few more: grows while the engine takes more, stops growing when it does not."""
         return max(self.least, min(self.most, 2 * num_running + self.ahead))

@@ -66,6 +66,18 @@ class FileQuery(Struct, frozen=True):
     newest_first: bool = True
 
 
+class BatchQuery(Struct, frozen=True):
+    """A page of a tenant's batches, newest first: the first ones, or those next to another on its far side."""
+
+    tenant: str
+    dialect: Dialect
+    limit: int
+    after: str | None = None
+    """Older than this one."""
+    before: str | None = None
+    """Newer than this one; at most one of the two is given."""
+
+
 class LineCounts(Struct, frozen=True):
     """Of one batch. Lines in none of the last four are open."""
 

@@ -9,6 +9,7 @@ from speciate.batch.database import Database, Transaction
 from speciate.batch.records import (
     TERMINAL,
     BatchChange,
+    BatchQuery,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -80,8 +81,8 @@ class SqlBatchStore:
         rows = await self._database.read(lambda tx: tx.run("find_batch", id=batch_id))
         return read_batch(rows[0]) if rows else None
 
-    async def list_batches(self, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
-        return await self._database.read(lambda tx: _list_batches(tx, tenant, dialect, after, limit))
+    async def list_batches(self, query: BatchQuery) -> list[BatchRecord]:
+        return await self._database.read(lambda tx: _list_batches(tx, query))
 
     async def change(self, change: BatchChange) -> bool:
         return await self._database.write(lambda tx: _change(tx, change))
@@ -244,14 +245,21 @@ def _add_batch(
     return read_batch(tx.run("find_batch_by_idempotency", tenant=tenant, idempotency_key=idempotency_key)[0])
 
 
-def _list_batches(tx: Transaction, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
-    key = LAST_KEY
-    if after is not None:
-        rows = tx.run("find_batch", id=after)
-        if not rows or rows[0][2] != tenant:
-            raise NotFound(f"There is no batch {after!r} to list after.", param="after")
-        key = rows[0][0]
-    return [read_batch(row) for row in tx.run("list_batches", tenant=tenant, dialect=dialect, after=key, limit=limit)]
+def _list_batches(tx: Transaction, query: BatchQuery) -> list[BatchRecord]:
+    scope = {"tenant": query.tenant, "dialect": query.dialect, "limit": query.limit}
+    if query.before is not None:
+        rows = tx.run("list_batches_up", **scope, before=_cursor(tx, query, query.before))[::-1]
+    else:
+        after = LAST_KEY if query.after is None else _cursor(tx, query, query.after)
+        rows = tx.run("list_batches_down", **scope, after=after)
+    return [read_batch(row) for row in rows]
+
+
+def _cursor(tx: Transaction, query: BatchQuery, batch_id: str) -> int:
+    found = [read_batch(row) for row in tx.run("find_batch", id=batch_id)]
+    if not found or (found[0].tenant, found[0].spec.dialect) != (query.tenant, query.dialect):
+        raise NotFound(f"There is no batch {batch_id!r} to list from.", param="after")
+    return found[0].key
 
 
 def _change(tx: Transaction, change: BatchChange) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from speciate.batch.records import (
     BatchChange,
+    BatchQuery,
     BatchRecord,
     BatchSpec,
     BatchStatus,
@@ -57,8 +58,8 @@ class BatchTable(Protocol):
 
     async def find_batch(self, batch_id: str) -> BatchRecord | None: ...
 
-    async def list_batches(self, tenant: str, dialect: str, after: str | None, limit: int) -> list[BatchRecord]:
-        """Newest first. Raises NotFound where `after` names no batch of the tenant."""
+    async def list_batches(self, query: BatchQuery) -> list[BatchRecord]:
+        """Newest first. Raises NotFound where its cursor names no batch of the tenant in that dialect."""
         ...
 
     async def change(self, change: BatchChange) -> bool:

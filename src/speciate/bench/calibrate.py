@@ -1,7 +1,8 @@
 """Measures step times of a real engine over a designed set of plans, and fits the calibration that the simulator reads.
 
 Plans: decodes x contexts, prompt chunks x contexts, and both mixed, in an order that is drawn anew each round, so that
-slow moments of the machine meet all kinds alike. Blocks are written before they are read: untouched memory reads fast.
+slow moments of the machine meet all kinds alike. Each plan runs a few times on end: after one of another size, then
+after its like, as most steps of a server do. Blocks are written before they are read: untouched memory reads fast.
 """
 
 import random
@@ -17,6 +18,7 @@ from speciate.core.errors import ConfigError
 from speciate.core.request import SamplingParams
 from speciate.costs.step_calibration import StepCalibration
 from speciate.costs.step_fit import MeasuredStep, fit_line, fit_table, typical
+from speciate.costs.step_series import StepSeries
 from speciate.sim.replica import work_of
 
 TOKEN = 10
@@ -33,6 +35,8 @@ class CalibrationGrid(Struct, frozen=True):
     mixed_decodes: tuple[int, ...] = (1, 4, 16, 48)
     mixed_chunks: tuple[int, ...] = (16, 48, 96, 160, 256)
     rounds: int = 5
+    on_end: int = 3
+    """How often a plan runs before the next one."""
     max_seconds: float = 150.0
     """No new round begins after so long."""
 
@@ -58,7 +62,7 @@ def measure_steps(engine: StepEngine, grid: CalibrationGrid, seed: int = 0) -> l
     for index in range(grid.rounds):
         if index and time.monotonic() - began_s > grid.max_seconds:
             break
-        steps += [bench.measure(plan) for plan in draw.sample(wanted, len(wanted))]
+        steps += [bench.measure(plan) for plan in draw.sample(wanted, len(wanted)) for _ in range(grid.on_end)]
     bench.clear()
     return steps
 
@@ -90,7 +94,7 @@ def fit_calibration(engine: StepEngine, steps: Sequence[MeasuredStep], source: s
         context_tokens=shape.context_tokens,
         max_step_tokens=shape.max_step_tokens,
         max_step_sequences=shape.max_step_sequences,
-        table=fit_table(medians),
+        table=fit_table(medians, shape.step_sizes),
     )
 
 
@@ -116,6 +120,7 @@ class _Bench:
         self._shape = engine.shape
         self._num_steps = 0
         self._added: set[int] = set()
+        self._series = StepSeries(engine.shape.step_sizes)
 
     def has_room(self, plan: Wanted) -> bool:
         shape = self._shape
@@ -142,20 +147,19 @@ class _Bench:
                 self.measure(plan)
 
     def measure(self, plan: Wanted) -> MeasuredStep:
-        sequences = self._sequences(plan)
-        seconds = self._step(sequences)
-        return MeasuredStep(work_of(StepPlan(self._num_steps, sequences)), seconds)
+        return self._step(self._sequences(plan))
 
     def clear(self) -> None:
         for seq_id in self._added:
             self._engine.remove(seq_id)
 
-    def _step(self, sequences: tuple[SequenceStep, ...]) -> float:
+    def _step(self, sequences: tuple[SequenceStep, ...]) -> MeasuredStep:
         self._num_steps += 1
         plan = StepPlan(self._num_steps, sequences)
         began_s = time.perf_counter()
         self._engine.step(plan)
-        return time.perf_counter() - began_s
+        seconds = time.perf_counter() - began_s
+        return MeasuredStep(self._series.next(work_of(plan)), seconds)
 
     def _sequences(self, plan: Wanted) -> tuple[SequenceStep, ...]:
         parts = [(1, plan.context)] * plan.decodes + list(plan.chunks)

@@ -6,6 +6,7 @@ from msgspec import Struct, structs
 
 from speciate.core.engine import SampledToken, SequenceSpec, StepEngine, StepPlan, StepResult, TokenEngineShape
 from speciate.costs.step_calibration import StepWork
+from speciate.costs.step_series import StepSeries
 from speciate.sim.replica import work_of
 
 END_TOKEN = 1
@@ -30,6 +31,7 @@ class LentEngine:
         self._left: dict[int, int] = {}
         """Tokens still to come, by sequence."""
         self.records: list[StepRecord] = []
+        self._series = StepSeries(engine.shape.step_sizes)
 
     @property
     def shape(self) -> TokenEngineShape:
@@ -42,7 +44,8 @@ class LentEngine:
     def step(self, plan: StepPlan) -> StepResult:
         began_s = perf_counter()
         result = self._engine.step(plan)
-        self.records.append(StepRecord(work_of(plan), began_s, perf_counter() - began_s))
+        seconds = perf_counter() - began_s
+        self.records.append(StepRecord(self._series.next(work_of(plan)), began_s, seconds))
         return structs.replace(result, samples=tuple(self._scripted(sample) for sample in result.samples))
 
     def _scripted(self, sample: SampledToken) -> SampledToken:

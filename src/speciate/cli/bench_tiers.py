@@ -18,6 +18,7 @@ from speciate.core.segment import Tier
 from speciate.costs.step_calibration import load_calibration
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import OpenVinoOptions
+from speciate.runtime.garbage import collect_seldom
 
 POLICIES = ("speciate", *ABLATIONS, "vllm-priority-256", "sglang-mixed-256", "edf-256")
 """Ours, ours with one idea less, and the three baselines that kept most promises in the A100 simulation."""
@@ -28,10 +29,12 @@ WARM_TOKENS = 512
 
 
 def load_engine(model: str, kv_bytes: int = KV_BYTES) -> OpenVinoEngine:
-    """A model folder, or a pocket model by name. Raises LoadFailed."""
+    """A model folder, or a pocket model by name, in a process that runs as a server does. Raises LoadFailed."""
     folder = POCKET_FOLDERS.get(model, Path(model).expanduser())
     options = OpenVinoOptions(kv_bytes=kv_bytes, max_step_tokens=STEP_TOKENS, warm_tokens=WARM_TOKENS)
-    return OpenVinoEngine.load(folder, options)
+    engine = OpenVinoEngine.load(folder, options)
+    collect_seldom()
+    return engine
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,8 +9,42 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from speciate.core.output import OutputEvent
+from speciate.core.output import OutputEvent, Whole
 from speciate.core.request import GenerateRequest, Grammar, SamplingParams
+
+
+class StepSizes(Struct, frozen=True):
+    """The numbers of tokens that an engine computes at once: a step of any other number is padded to the next of them.
+
+    Every number up to `exact`; then multiples of the grain of the first of `grains` (up to so many tokens, grain) that
+    reaches far enough, beyond them multiples of `widest`. `exact` and how far a grain reaches are multiples of the next
+    grain. As made without arguments, every number is a size.
+    """
+
+    exact: int = 0
+    grains: tuple[tuple[int, int], ...] = ()
+    widest: int = 1
+
+    def padded(self, num_tokens: int) -> int:
+        """What a step of so many tokens computes: the least size that holds them."""
+        grain = self._grain(num_tokens)
+        return -(-num_tokens // grain) * grain
+
+    def filled(self, num_tokens: int) -> int:
+        """The largest size that so many tokens fill."""
+        grain = self._grain(num_tokens)
+        return num_tokens // grain * grain
+
+    def _grain(self, num_tokens: int) -> int:
+        if num_tokens <= self.exact:
+            return 1
+        for most, grain in self.grains:
+            if num_tokens <= most:
+                return grain
+        return self.widest
+
+
+EVERY_SIZE = StepSizes()
 
 
 class TokenEngineShape(Struct, frozen=True):
@@ -31,6 +65,7 @@ class TokenEngineShape(Struct, frozen=True):
     max_step_tokens: int = 4096
     """The most tokens one step may compute."""
     max_step_sequences: int = 256
+    step_sizes: StepSizes = EVERY_SIZE
 
 
 class SequenceSpec(Struct, frozen=True):
@@ -135,6 +170,12 @@ class EmbedEngine(Protocol):
 
 
 class Engine(Protocol):
-    """What routing and the front door see: a stream a request. Closing the iterator cancels the work."""
+    """What routing and the front door see."""
 
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]: ...
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]:
+        """A stream of one sequence. Closing the iterator cancels the work."""
+        ...
+
+    async def complete(self, request: GenerateRequest) -> Whole:
+        """The same sequence in one piece, without an event a token. Cancelling the call cancels the work."""
+        ...

@@ -1,4 +1,4 @@
-"""What an engine gives back: deltas of text and tokens, then exactly one finish, or an exception."""
+"""What an engine gives back: deltas of text and tokens, then exactly one finish, or an exception; or all at once."""
 
 from enum import StrEnum
 
@@ -67,6 +67,15 @@ class Finish(Struct, frozen=True, tag="finish"):
 
 
 OutputEvent = Delta | Finish
+
+
+class Whole(Struct, frozen=True):
+    """All of one sequence, for whoever does not read along."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[SampledLogprob, ...]
+    finish: Finish
 
 
 class Embeddings(Struct, frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from speciate.core.engine import EVERY_SIZE, StepSizes
 from speciate.core.errors import ConfigError
 
 
@@ -26,6 +27,12 @@ class StepWork(Struct, frozen=True, gc=False):
     """Prompt tokens times the context each reads: sum of x * (start + x / 2) over chunks."""
     chunk_context: int
     """Tokens that stood before each chunk, summed over chunks."""
+    is_resized: bool = False
+    """Whether it computes another number of tokens, padding included, than the step before it."""
+
+    @property
+    def num_tokens(self) -> int:
+        return self.decodes + self.prefill
 
 
 class StepLine(Struct, frozen=True):
@@ -45,9 +52,8 @@ class StepLine(Struct, frozen=True):
 
 
 class StepTable(Struct, frozen=True):
-    """Seconds by how many tokens a step computes, linear between the knots; for engines whose kernels go by size.
-
-    Beyond the last knot the last slope goes on.
+    """Seconds by how many tokens a step computes, padding included, linear between the knots; for engines whose kernels
+    go by size. Beyond the last knot the last slope goes on.
     """
 
     knots: tuple[int, ...]
@@ -58,9 +64,14 @@ class StepTable(Struct, frozen=True):
     context_s: float
     pair_s: float
     chunk_context_s: float = 0.0
+    resized_s: float = 0.0
+    """More if the step before computed another number of tokens."""
+    sizes: StepSizes = EVERY_SIZE
 
     def step_s(self, work: StepWork) -> float:
-        seconds = self._by_tokens_s(work.decodes + work.prefill)
+        seconds = self._by_tokens_s(self.sizes.padded(work.num_tokens))
+        if work.is_resized:
+            seconds += self.resized_s
         seconds += self.decode_s * work.decodes + self.context_s * work.decode_context
         return seconds + self.pair_s * work.pairs + self.chunk_context_s * work.chunk_context
 
@@ -95,6 +106,10 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     """Standard deviation of the logarithm of observed over calibrated seconds, as measured."""
 
     @property
+    def step_sizes(self) -> StepSizes:
+        return EVERY_SIZE if self.table is None else self.table.sizes
+
+    @property
     def least_s(self) -> float:
         """No step takes less, whatever a fit extrapolates to: a tenth of the shortest."""
         return 0.1 * (self.small.base_s if self.table is None else self.table.seconds[0])
@@ -103,12 +118,12 @@ class StepCalibration(Struct, frozen=True, forbid_unknown_fields=True):
         """The line that holds for such a step; None where the table does."""
         if self.table is not None:
             return None
-        return self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
+        return self.small if work.num_tokens <= self.knee_tokens else self.large
 
     def step_s(self, work: StepWork) -> float:
         if self.table is not None:
             return max(self.table.step_s(work), self.least_s)
-        line = self.small if work.decodes + work.prefill <= self.knee_tokens else self.large
+        line = self.small if work.num_tokens <= self.knee_tokens else self.large
         return max(line.step_s(work), self.least_s)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
+from speciate.core.engine import EVERY_SIZE, StepSizes
 from speciate.costs.step_calibration import StepLine, StepTable, StepWork
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -21,10 +22,6 @@ class MeasuredStep(Struct, frozen=True):
     work: StepWork
     seconds: float
 
-    @property
-    def num_tokens(self) -> int:
-        return self.work.decodes + self.work.prefill
-
 
 class FitError(Struct, frozen=True):
     """How far predictions are from what was measured."""
@@ -37,13 +34,17 @@ class FitError(Struct, frozen=True):
     """Predicted over measured in total seconds, less 1."""
 
 
-def fit_table(steps: Sequence[MeasuredStep]) -> StepTable:
+def fit_table(steps: Sequence[MeasuredStep], sizes: StepSizes = EVERY_SIZE) -> StepTable:
     """Needs steps of at least two sizes; knots that no step is near are left out."""
-    knots = _knots(steps)
-    rows = np.array([[*_hats(step.num_tokens, knots), *_contexts(step.work)] for step in steps])
+    computed = [sizes.padded(step.work.num_tokens) for step in steps]
+    knots = _knots(sorted(set(computed)))
+    rows = np.array([[*_hats(n, knots), *_parts(step.work)] for n, step in zip(computed, steps, strict=True)])
     values = _non_negative(rows, np.array([step.seconds for step in steps]))
     seconds, parts = values[: len(knots)], values[len(knots) :]
-    return StepTable(knots, tuple(float(value) for value in seconds), *(float(value) for value in parts))
+    decode_s, context_s, pair_s, chunk_context_s, resized_s = (float(value) for value in parts)
+    return StepTable(
+        knots, tuple(float(value) for value in seconds), decode_s, context_s, pair_s, chunk_context_s, resized_s, sizes
+    )
 
 
 def fit_line(steps: Sequence[MeasuredStep]) -> StepLine:
@@ -73,7 +74,7 @@ def kind_of(work: StepWork) -> str:
         return "decodes alone"
     if not work.decodes:
         return "prompts alone"
-    return "mixed, small" if work.decodes + work.prefill <= SMALL_TOKENS else "mixed, large"
+    return "mixed, small" if work.num_tokens <= SMALL_TOKENS else "mixed, large"
 
 
 def _error(kind: str, predict_s: Callable[[StepWork], float], steps: list[MeasuredStep]) -> FitError:
@@ -82,9 +83,8 @@ def _error(kind: str, predict_s: Callable[[StepWork], float], steps: list[Measur
     return FitError(kind, len(steps), fmean(off), sum(predicted) / sum(step.seconds for step in steps) - 1.0)
 
 
-def _knots(steps: Sequence[MeasuredStep]) -> tuple[int, ...]:
-    """Those with a measured step on each side of the gap to their neighbours, and the two ends."""
-    sizes = sorted({step.num_tokens for step in steps})
+def _knots(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Those with a measured size on each side of the gap to their neighbours, and the two ends. `sizes` rise."""
     chosen = [sizes[0]]
     for knot in KNOTS:
         if any(chosen[-1] < size <= knot for size in sizes) and knot < sizes[-1]:
@@ -97,8 +97,8 @@ def _hats(num_tokens: int, knots: tuple[int, ...]) -> list[float]:
     return [float(np.interp(num_tokens, knots, np.eye(len(knots))[i])) for i in range(len(knots))]
 
 
-def _contexts(work: StepWork) -> tuple[float, float, float, float]:
-    return work.decodes, work.decode_context, work.pairs, work.chunk_context
+def _parts(work: StepWork) -> tuple[float, float, float, float, float]:
+    return work.decodes, work.decode_context, work.pairs, work.chunk_context, work.is_resized
 
 
 def _non_negative(rows: Array, seconds: Array) -> Array:

@@ -1,7 +1,12 @@
-"""One device, one worker thread: steps of all engines on it run one at a time, the most urgent waiter first.
+"""One device, one worker thread: turns of all engines on it run one at a time, the most urgent waiter first.
 
-Knows nothing of models or requests; a step cannot be interrupted, so whoever asks must ask for bounded ones. A thread
+Knows nothing of models or requests; a turn cannot be interrupted, so whoever asks must ask for bounded ones. A thread
 of our own and not an executor, which would double what the two hops between threads cost.
+
+    submit(rank, step)     one step; its result comes back to the event loop as a future
+    run(turn)              a turn that may name the turn to follow it: a replica's steps, without a hop in between
+
+Who waits goes before what follows: a replica that always has a next turn shares the device with everybody else's.
 """
 
 import asyncio
@@ -9,77 +14,98 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class _Job:
-    run: Callable[[], Any]
-    outcome: "asyncio.Future[Any]"
-    loop: asyncio.AbstractEventLoop
+class Turn(Struct, frozen=True):
+    """What to run on the device's thread, and how urgent it is (lower ranks first). `run` gives the turn to follow, or
+    None, and must not raise."""
+
+    rank: int
+    run: "Callable[[], Turn | None]"
 
 
 class Device:
-    """Owns the worker thread, which starts with the first step. Not thread-safe: used from one event loop."""
+    """Owns the worker thread, which starts with the first turn. `submit`, `run` and `close` belong to the event loop;
+    the queue between it and the worker is guarded by a condition, held for a push or a pop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_busy = False
-        self._waiting: list[tuple[int, int, _Job]] = []
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int, Turn]] = []
         self._tickets = itertools.count()
+        self._is_closing = False
 
     def submit(self, rank: int, step: Callable[[], T]) -> "asyncio.Future[T]":
         """Run `step` on the worker thread: at once if the device is free, else by lower `rank`, then first come."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
-        job = _Job(step, outcome, loop)
-        if self._is_busy:
-            heapq.heappush(self._waiting, (rank, next(self._tickets), job))
-        else:
-            self._is_busy = True
-            self._start(job)
+
+        def run() -> None:
+            if outcome.cancelled():
+                return
+            try:
+                result = step()
+            except BaseException as error:  # noqa: BLE001 -- the boundary of the thread: the waiter raises it
+                loop.call_soon_threadsafe(_fail, outcome, error)
+            else:
+                loop.call_soon_threadsafe(_finish, outcome, result)
+
+        self.run(Turn(rank, run))
         return outcome
 
-    async def close(self) -> None:
-        """Wait for the running step and end the thread."""
-        self._jobs.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-
-    def _start(self, job: _Job) -> None:
+    def run(self, turn: Turn) -> None:
+        """Queue a turn, and after it whatever it names, until one names nothing."""
+        with self._changed:
+            self._push(turn)
+            self._changed.notify()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=f"device-{self.name}", daemon=True)
             self._thread.start()
-        self._jobs.put(job)
+
+    async def close(self) -> None:
+        """Wait for the running turn and end the thread; what waits never runs."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # ---- on the worker thread --------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Runs on the worker thread."""
-        while (job := self._jobs.get()) is not None:
-            try:
-                result, error = job.run(), None
-            except BaseException as raised:  # noqa: BLE001 -- the boundary of the thread: the waiter raises it
-                result, error = None, raised
-            job.loop.call_soon_threadsafe(self._finish, job.outcome, result, error)
-            del job, result, error
+        turn = self._next(None)
+        while turn is not None:
+            turn = self._next(turn.run())
 
-    def _finish(self, outcome: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-        if not outcome.cancelled():
-            if error is not None:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(result)
-        self._start_next()
+    def _next(self, following: Turn | None) -> Turn | None:
+        """The most urgent waiter, then `following`; blocks while there is neither. None: the device closes."""
+        with self._changed:
+            while following is None and not self._waiting and not self._is_closing:
+                self._changed.wait()
+            if self._is_closing:
+                return None
+            if not self._waiting:
+                return following
+            turn = heapq.heappop(self._waiting)[2]
+            if following is not None:
+                self._push(following)
+            return turn
 
-    def _start_next(self) -> None:
-        while self._waiting:
-            job = heapq.heappop(self._waiting)[2]
-            if not job.outcome.cancelled():
-                self._start(job)
-                return
-        self._is_busy = False
+    def _push(self, turn: Turn) -> None:
+        heapq.heappush(self._waiting, (turn.rank, next(self._tickets), turn))
+
+
+def _finish(outcome: "asyncio.Future[Any]", result: Any) -> None:
+    if not outcome.cancelled():
+        outcome.set_result(result)
+
+
+def _fail(outcome: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not outcome.cancelled():
+        outcome.set_exception(error)

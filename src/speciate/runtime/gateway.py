@@ -1,6 +1,6 @@
 """The way in: find the model, ask admission, hand to its replica. A request reads downwards in `submit`."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -10,8 +10,9 @@ from msgspec import Struct
 from speciate.admission.admit import AdmissionOptions, Demand, admit
 from speciate.admission.room import room_after_refusal, room_beside
 from speciate.core.admission import Refused, Room
+from speciate.core.engine import Engine
 from speciate.core.errors import InvalidRequest, ModelNotFound, Overloaded
-from speciate.core.output import Embeddings, OutputEvent
+from speciate.core.output import Embeddings, OutputEvent, Whole
 from speciate.core.ports import Clock
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
@@ -46,14 +47,35 @@ class ServedModel(Struct, frozen=True):
     """Of requests that name none."""
 
 
-class Submission(Struct, frozen=True):
-    """An admitted request: closing `events` cancels it."""
+class Admission(Struct, frozen=True):
+    """What let requests in together, and what was seen then."""
 
-    request_id: str
     tier: Tier
-    events: AsyncGenerator[OutputEvent, None]
-    room: Room
-    """What this tier still takes beside it."""
+    demand: Demand
+    load: ReplicaLoad
+    limits: AdmissionOptions
+
+    def room(self) -> Room:
+        """What the tier still takes beside all of them."""
+        return room_beside(self.tier, self.demand, self.load, self.limits)
+
+
+class Submission(Struct, frozen=True):
+    """An admitted request. It runs once, by `events` or by `whole`; closing or cancelling that ends it."""
+
+    request: GenerateRequest
+    engine: Engine
+    admission: Admission
+
+    @property
+    def tier(self) -> Tier:
+        return self.admission.tier
+
+    def events(self) -> AsyncGenerator[OutputEvent, None]:
+        return self.engine.generate(self.request)
+
+    async def whole(self) -> Whole:
+        return await self.engine.complete(self.request)
 
 
 class Gateway:
@@ -77,14 +99,16 @@ class Gateway:
         for name, replica in replicas.items():
             metrics.watch(name, replica.load, replica.engine.shape)
 
-    async def submit(self, request: GenerateRequest) -> Submission:
-        """Admit and start one sequence. Raises ModelNotFound, InvalidRequest, Overloaded, ShuttingDown."""
-        model = self.find(request.model)
+    async def submit(self, requests: Sequence[GenerateRequest]) -> list[Submission]:
+        """Admit sequences of one caller and model, all or none. Raises ModelNotFound, InvalidRequest, Overloaded."""
+        model = self.find(requests[0].model)
         replica = self._replica_of(model)
-        tier, room = self._admit(request, model, replica)
-        segment = request.segment if request.segment.tier is tier else model.segments[tier]
-        admitted = msgspec.structs.replace(request, segment=segment, adapter=model.adapter)
-        return Submission(request.request_id, tier, replica.generate(admitted), room)
+        admission = self._admit(requests, model, replica)
+        segment = requests[0].segment
+        if segment.tier is not admission.tier:
+            segment = model.segments[admission.tier]
+        admitted = (msgspec.structs.replace(r, segment=segment, adapter=model.adapter) for r in requests)
+        return [Submission(request, replica, admission) for request in admitted]
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """One vector an input. Raises ModelNotFound, InvalidRequest, Overloaded, EngineFailed."""
@@ -142,22 +166,15 @@ class Gateway:
     def _workers(self) -> list[Replica | Embedder]:
         return [*self._replicas.values(), *self._embedders.values()]
 
-    def _admit(self, request: GenerateRequest, model: ServedModel, replica: Replica) -> tuple[Tier, Room]:
-        demand = Demand(
-            segment=request.segment,
-            prompt_tokens=len(request.prompt_tokens),
-            max_tokens=request.stopping.max_tokens,
-            deadline_s=request.deadline_s,
-            may_downgrade=request.may_downgrade,
-            tenant=request.tenant,
-        )
-        load = replica.load()
-        verdict = admit(demand, load, self._limits, self._clock.now_s())
+    def _admit(self, requests: Sequence[GenerateRequest], model: ServedModel, replica: Replica) -> Admission:
+        """Against one snapshot, as one demand: the last of many choices must find room too."""
+        demand, load, now_s = _demand_of(requests), replica.load(), self._clock.now_s()
+        verdict = admit(demand, load, self._limits, now_s)
         if isinstance(verdict, Refused):
-            self._metrics.refused(model.base, request, self._clock.now_s())
-            room = room_after_refusal(request.segment.tier, demand, load, self._limits, verdict)
+            self._metrics.refused(model.base, requests[0], now_s)
+            room = room_after_refusal(demand.segment.tier, demand, load, self._limits, verdict)
             raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s, room=room)
-        return verdict.tier, room_beside(verdict.tier, demand, load, self._limits)
+        return Admission(verdict.tier, demand, load, self._limits)
 
     def _replica_of(self, model: ServedModel) -> Replica:
         if model.kind != "generate":
@@ -169,6 +186,25 @@ class Gateway:
             able = ", ".join(m.name for m in self._models.values() if m.base in self._embedders) or "none"
             raise InvalidRequest(f"{model.name} makes no embeddings. Models that do: {able}.", param="model")
         return self._embedders[model.base]
+
+
+def _demand_of(requests: Sequence[GenerateRequest]) -> Demand:
+    """Of sequences that come together. Choices of one prompt lie side by side and share what it costs."""
+    first = requests[0]
+    prompts = (
+        r.prompt_tokens
+        for i, r in enumerate(requests)
+        if i == 0 or r.prompt_tokens is not requests[i - 1].prompt_tokens
+    )
+    return Demand(
+        segment=first.segment,
+        prompt_tokens=sum(map(len, prompts)),
+        max_tokens=max(r.stopping.max_tokens for r in requests),
+        num_sequences=len(requests),
+        deadline_s=first.deadline_s,
+        may_downgrade=first.may_downgrade,
+        tenant=first.tenant,
+    )
 
 
 def _dimensions(request: EmbedRequest, available: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from speciate.core.engine import SampledToken, SequenceSpec
+from speciate.core.engine import SampledToken
 from speciate.core.output import Delta, Finish, FinishReason, SampledLogprob, Timeline, TokenLogprob, Usage
 from speciate.core.request import GenerateRequest
 from speciate.core.segment import Tier
@@ -38,8 +38,28 @@ class TextCodec(Protocol):
 
 
 @dataclass(slots=True)
+class Taken:
+    """A token that a sequence has taken and not shown yet."""
+
+    sequence: "RunningSequence"
+    sample: SampledToken
+    at_s: float
+    end: FinishReason | None
+    """Why it is the last one."""
+    text: str | None
+    """What it shows, where the end depends on that; None: to be found out."""
+
+
+@dataclass(slots=True)
 class RunningSequence:
-    """Owned by the replica that serves it; written only between steps."""
+    """Owned by the replica that serves it.
+
+    Two threads take part, one after the other for each token. The device's, holding the replica's lock: `take` decides
+    whether the token is the last one, which the scheduler must know before it plans; it writes `num_tokens`, `end` and
+    `stop_sequence`. Then the event loop's: `show` makes text and log-probabilities of it, which nobody but the reader
+    waits for; it writes the times. The text stream belongs to the one of them that pushes: `take` if there are stop
+    strings, else `show`.
+    """
 
     seq_id: int
     request: GenerateRequest
@@ -57,20 +77,36 @@ class RunningSequence:
     end: FinishReason | None = None
     stop_sequence: str | None = None
 
-    def push(self, sample: SampledToken, now_s: float) -> Delta:
+    def take(self, sample: SampledToken, now_s: float) -> Taken:
         """Take one token; sets `end` when the sequence is over."""
         self.num_tokens += 1
+        text = None
+        if sample.token_id in self.end_token_ids:
+            self.end = FinishReason.STOP
+        else:
+            if self.request.stopping.stop:
+                text = self._text_up_to_a_stop(sample)
+            if self.end is None:
+                self.end = self._end_without_text(sample)
+        return Taken(self, sample, now_s, self.end, text)
+
+    def show(self, taken: Taken) -> Delta:
+        """What its reader gets of a token that it took; in the order in which they were taken."""
         if self.first_token_s is None:
-            self.first_token_s = now_s
-        self.last_token_s = now_s
-        text = self._text_of(sample)
-        if self.end is not None and self.stop_sequence is None:
+            self.first_token_s = taken.at_s
+        self.last_token_s = taken.at_s
+        sample, text = taken.sample, taken.text or ""
+        if taken.text is None and sample.token_id not in self.end_token_ids:
+            text = self.text.push(sample.token_id).text
+        if taken.end is not None and self.stop_sequence is None:
             text += self.text.flush()
         return Delta(text, (sample.token_id,), self._logprobs_of(sample))
 
-    def finish(self, now_s: float) -> Finish:
-        if self.end is None:
+    def finish(self) -> Finish:
+        """After its last token was shown."""
+        if self.end is None or self.last_token_s is None:
             raise AssertionError("finish() before the end of the sequence")
+        now_s = self.last_token_s
         first_s = self.first_token_s or now_s
         return Finish(
             reason=self.end,
@@ -80,18 +116,16 @@ class RunningSequence:
             stop_sequence=self.stop_sequence,
         )
 
-    def _text_of(self, sample: SampledToken) -> str:
-        if sample.token_id in self.end_token_ids:
-            self.end = FinishReason.STOP
-            return ""
+    def _text_up_to_a_stop(self, sample: SampledToken) -> str:
         step = self.text.push(sample.token_id)
         if step.stopped_by is not None:
             self.end, self.stop_sequence = FinishReason.STOP, step.stopped_by
-        elif sample.ends_grammar:
-            self.end = FinishReason.STOP
-        elif self.num_tokens >= self.request.stopping.max_tokens:
-            self.end = FinishReason.LENGTH
         return step.text
+
+    def _end_without_text(self, sample: SampledToken) -> FinishReason | None:
+        if sample.ends_grammar:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.num_tokens >= self.request.stopping.max_tokens else None
 
     def _logprobs_of(self, sample: SampledToken) -> tuple[SampledLogprob, ...]:
         if self.request.sampling.num_logprobs is None or sample.logprob is None:
@@ -101,22 +135,3 @@ class RunningSequence:
 
     def _logprob(self, token_id: int, logprob: float) -> TokenLogprob:
         return TokenLogprob(token_id, self.token_bytes(token_id), logprob)
-
-
-def end_tokens(request: GenerateRequest, eos_token_ids: tuple[int, ...]) -> frozenset[int]:
-    """All tokens that end this request: its own, and the model's unless it ignores them."""
-    own = request.stopping.stop_token_ids
-    return frozenset(own if request.stopping.ignore_eos else (*own, *eos_token_ids))
-
-
-def spec_of(seq_id: int, request: GenerateRequest, end_token_ids: frozenset[int]) -> SequenceSpec:
-    """What the engine's sampler must know of a request."""
-    return SequenceSpec(
-        seq_id=seq_id,
-        prompt_tokens=request.prompt_tokens,
-        sampling=request.sampling,
-        grammar=request.grammar,
-        adapter=request.adapter,
-        stop_token_ids=tuple(sorted(end_token_ids)),
-        min_tokens=request.stopping.min_tokens,
-    )

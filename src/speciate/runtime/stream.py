@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from speciate.core.errors import SpeciateError
-from speciate.core.output import Delta, Finish, OutputEvent
+from speciate.core.output import Delta, Finish, OutputEvent, Whole
 
 
 class OutputMailbox:
@@ -14,10 +14,12 @@ class OutputMailbox:
         self._deltas: list[Delta] = []
         self._end: Finish | SpeciateError | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._waits_for_end = False
 
     def put(self, delta: Delta) -> None:
         self._deltas.append(delta)
-        self._wake()
+        if not self._waits_for_end:
+            self._wake()
 
     def finish(self, end: Finish | SpeciateError) -> None:
         """The last event: a finish, or the error that the reader's stream raises. Later ones are ignored."""
@@ -37,6 +39,16 @@ class OutputMailbox:
         if isinstance(self._end, SpeciateError):
             raise self._end
         yield self._end
+
+    async def whole(self) -> Whole:
+        """Everything, once it is over: the reader is woken once, however many tokens come. Raises as `events`."""
+        self._waits_for_end = True
+        while self._end is None:
+            await self._wait()
+        if isinstance(self._end, SpeciateError):
+            raise self._end
+        all_of_it = self._take()
+        return Whole(all_of_it.text, all_of_it.token_ids, all_of_it.logprobs, self._end)
 
     def _take(self) -> Delta:
         deltas, self._deltas = self._deltas, []

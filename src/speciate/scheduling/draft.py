@@ -1,9 +1,11 @@
 """The step under construction: its budget in predicted seconds, and what was put in so far."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from math import inf
+from operator import attrgetter
 
-from speciate.core.engine import SequenceStep
+from speciate.core.engine import SequenceStep, StepSizes
 from speciate.core.scheduler import Started
 from speciate.core.segment import Tier
 from speciate.scheduling.sequence import Sequence
@@ -11,6 +13,8 @@ from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
 CUT_SHARE = 0.8
 """A step that fills this much of its limit counts as cut to it."""
+
+_computed_of: Callable[[Sequence], int] = attrgetter("computed")
 
 
 @dataclass(slots=True)
@@ -20,12 +24,15 @@ class Draft:
     step_id: int
     now_s: float
     costs: StepCosts
+    num_streams: int
+    """Real-time streams that wait for it."""
     gamma: float
     strict_gamma: float
     """The margin of what running promises depend on, token by token; at least `gamma`."""
     block_tokens: int
     tokens_left: int
     sequences_left: int
+    sizes: StepSizes
     limit_s: float = inf
     """Predicted seconds that the step should not exceed; the margin is already divided out."""
     used_s: float = 0.0
@@ -38,6 +45,8 @@ class Draft:
     lacks_memory: bool = False
     """A faster tier waits for KV blocks: batch work starts nothing."""
     has_realtime: bool = False
+    aside: frozenset[int] = frozenset()
+    """Interactive decodes that make room for a real-time prompt: they can wait for the next step."""
     is_extended: bool = False
     """Urgent batch work has stretched the limit."""
     num_live: int = 0
@@ -73,8 +82,21 @@ class Draft:
         """What the step computes so far."""
         return len(self.decodes) + self.num_prefill
 
+    @property
+    def padding(self) -> int:
+        """Tokens of nobody's that the engine would compute beside it."""
+        return self.sizes.padded(self.num_tokens) - self.num_tokens
+
+    @property
+    def predicted_s(self) -> float:
+        return self.used_s + self.costs.prefill_s * self.padding
+
     def features(self) -> StepFeatures:
-        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context)
+        return StepFeatures(len(self.decodes), self.context, self.num_prefill, self.prefill_context, self.padding)
+
+    def decodes_s(self, decodes: Collection[Sequence]) -> float:
+        """What they add to a step."""
+        return self.costs.decodes_s(len(decodes), sum(map(_computed_of, decodes))) if decodes else 0.0
 
     def take_decodes(self, sequences: list[Sequence]) -> None:
         """Compute the last token of each. Their cost is the caller's to add. A hot loop: no calls but the one."""
@@ -105,11 +127,17 @@ class Draft:
         self.sequences_left -= 1
 
     def chunk(self, seq: Sequence, start: int, at_least: int) -> int:
-        """How many tokens after `start` fit the budget; ends on a block border unless it ends the prompt."""
+        """How many tokens after `start` fit the budget; ends on a block border unless it ends the prompt.
+
+        One that does not end its prompt is cut where the step has a size of the engine: padding takes time too.
+        """
         remaining = seq.num_tokens - start
         num = min(max(self.costs.largest_chunk(self.room_s, start), at_least), remaining, self.tokens_left)
         if num == remaining:
             return num
+        without_padding = self.sizes.filled(self.num_tokens + num) - self.num_tokens
+        if without_padding >= max(1, at_least):
+            num = without_padding
         aligned = (start + num) // self.block_tokens * self.block_tokens - start
         return aligned if aligned > 0 else num
 

@@ -9,6 +9,8 @@ from math import ceil, inf
 
 WINDOW = 64
 QUANTILE = 0.95
+SAMPLE = 16
+"""So many of the last prompts, evenly spread over their lengths, stand for what may arrive."""
 GAP_FACTOR = 1.5
 """The next arrival is expected for so many times the longest of the last gaps: with Poisson arrivals one in about a
 thousand comes later."""
@@ -97,6 +99,31 @@ class ArrivalGuard:
     @property
     def _assumed(self) -> tuple[float, int]:
         return self._reserved or self._expected or NOTHING_ASSUMED
+
+    def sampled_prompts(self) -> list[int]:
+        """Lengths that the next prompt may have, equally likely, longest first; the reserved one where one is."""
+        known = self._sorted_prompts
+        if not known or self._reserved is not None:
+            return [self.prompt_tokens]
+        num = len(known)
+        return [known[(2 * i + 1) * num // (2 * SAMPLE)] for i in reversed(range(SAMPLE))]
+
+    def shared_bound_s(self, own_steps_s: list[float], late_share: float) -> float:
+        """Longest step L so that at most `late_share` of the arrivals are late: one that comes at a random moment of it
+        waits for the rest, then for a step of its own, as likely one as the other of `own_steps_s` (longest first).
+
+            a is in time if L <= TTFT - own(a), whenever it comes; with L longer by d it is late with a chance of d / L
+        """
+        allowed = late_share * len(own_steps_s)
+        total_s, bound_s = 0.0, inf
+        for num, own_s in enumerate(own_steps_s, 1):
+            limit_s = self.bound_s(own_s)
+            if limit_s >= bound_s:
+                break
+            total_s += limit_s
+            if num > allowed:
+                bound_s = total_s / (num - allowed)
+        return bound_s
 
     def bound_s(self, own_step_s: float) -> float:
         """Longest step, if the next arrival needs a step of `own_step_s` after it; may be negative."""

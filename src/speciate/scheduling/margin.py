@@ -1,12 +1,13 @@
 """By how much a step may outlast its prediction: what the budget is divided by. Knows ratios, not steps.
 
-gamma            conformal: the 95th percentile of observed over predicted, over a sliding window
+gamma          conformal: the 95th percentile of observed over predicted, over a sliding window
 strict_gamma   what real-time work depends on. A request of n tokens that must be whole with a chance of 0.99 allows
                  each step that is cut to its limit a miss of about 0.01 / n. No window holds such a quantile, so the
                  tail is extended from the median by the spread, `median * (p95 / median) ^ (z / z95)`, and z is
                  corrected by what happens: up with each miss, down a little with each hit, so that misses come as
                  often as allowed (adaptive conformal inference, Gibbs and Candes 2021, in the quantile tracking form
-                 of Angelopoulos, Candes and Tibshirani 2023).
+                 of Angelopoulos, Candes and Tibshirani 2023). A late step is late for all streams that wait for it:
+                 with k of them it is allowed 1 / k as often.
 
 Only steps that the budget cut count for the quantiles, once there are enough: the others were not late for anybody.
 """
@@ -22,12 +23,16 @@ REALTIME_COVERAGE = 0.99
 MIN_OBSERVATIONS = 20
 COLD_MARGIN = 1.25
 PROMISE_PART = 0.5
-"""Share of the broken promises allowed to a tier that late steps may cause; the rest is for arrivals and bursts."""
+"""Share of the broken promises allowed to a tier that late steps may cause."""
+ARRIVALS_PART = 0.25
+"""Share of them that the arrival guard may cause; the rest is for bursts."""
 Z_COVERAGE = NormalDist().inv_cdf(COVERAGE)
 Z_STEP = 0.5
 """How far one miss moves z."""
 MAX_CORRECTION = 4.0
 """z stays within this of what a normal tail would need: a machine that stalls now and then cannot stop all work."""
+MAX_TOGETHER = 16
+"""Streams beyond so many make a late step no worse."""
 DEFAULT_SHARE = 0.99
 DEFAULT_TOKENS = 20
 
@@ -57,49 +62,80 @@ class Ratios:
         return self._sorted[min(num, ceil((num + 1) * coverage)) - 1]
 
 
+class Tail:
+    """What cut steps of one kind did, and by how much z is corrected for it."""
+
+    def __init__(self) -> None:
+        self.ratios = Ratios()
+        self.correction = 0.0
+        self._known: tuple[float, float, float] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return len(self.ratios) >= MIN_OBSERVATIONS
+
+    def add(self, ratio: float, limit: float, allowed: float) -> None:
+        """`limit` was the margin that it should not exceed, but in this share of the steps."""
+        if self.is_known:
+            moved = self.correction + Z_STEP * ((ratio > limit) - allowed)
+            self.correction = max(-1.0, min(MAX_CORRECTION, moved))
+        self.ratios.add(ratio)
+        self._known = None
+
+    def clear(self) -> None:
+        self.ratios.clear()
+        self.correction = 0.0
+        self._known = None
+
+    def quantiles(self) -> tuple[float, float, float]:
+        """(median, 95th, 99th percentile); kept until something is added, because every plan asks."""
+        if self._known is None:
+            self._known = quantiles(self.ratios)
+        return self._known
+
+
+def quantiles(ratios: Ratios) -> tuple[float, float, float]:
+    return ratios.quantile(0.5), ratios.quantile(COVERAGE), ratios.quantile(REALTIME_COVERAGE)
+
+
 class Margin:
     """Owned by a step-time model; `observe` after each step. Always between `low` and `high`."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
-        self._all, self._cut = Ratios(), Ratios()
+        self._all = Ratios()
+        self._streamed, self._others = Tail(), Tail()
+        """Of steps that real-time streams waited for, and of the others: they differ in size, so in error."""
         self._errors: deque[float] = deque(maxlen=WINDOW)
         self._error_sum = 0.0
-        self._correction = 0.0
         self._cold = COLD_MARGIN
-        self._known: tuple[float, float] | None = None
-        """(gamma, strict gamma), until something is observed: every plan asks."""
         self.promise(DEFAULT_SHARE, DEFAULT_TOKENS)
 
     def promise(self, share: float, num_tokens: int) -> None:
         """What real-time work is promised: this share of requests of about so many tokens."""
         self._allowed = PROMISE_PART * max(1e-6, 1.0 - share) / max(1, num_tokens)
-        self._z = NormalDist().inv_cdf(1.0 - min(0.05, self._allowed))
-        self._known = None
+        self.late_arrivals = ARRIVALS_PART * max(1e-6, 1.0 - share)
+        """Share of the real-time requests whose first token may be late for the step that ran when they came."""
+        normal = NormalDist()
+        self._z = tuple(normal.inv_cdf(1.0 - min(0.05, self._allowed / num)) for num in range(1, MAX_TOGETHER + 1))
 
-    def observe(self, observed_s: float, predicted_s: float, is_cut: bool = False) -> None:
-        """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's."""
+    def observe(self, observed_s: float, predicted_s: float, is_cut: bool = False, num_streams: int = 0) -> None:
+        """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's; that of so
+        many real-time streams, for one."""
         ratio = observed_s / predicted_s
         if is_cut:
-            self._track(ratio > self.strict_gamma)
-            self._cut.add(ratio)
-        if len(self._cut) < MIN_OBSERVATIONS:
+            own = self._streamed if num_streams else self._others
+            own.add(ratio, self.strict_for(min(1, num_streams)), self._allowed)
+        if not (self._streamed.is_known or self._others.is_known):
             self._all.add(ratio)
         self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
-        self._known = None
 
     def forget(self) -> None:
         """The machine changed: what was late meanwhile says nothing about what comes, its noise does."""
-        self._cold = max(COLD_MARGIN, self.strict_gamma)
+        self._cold = max(COLD_MARGIN, self.strict_for(0), self.strict_for(1))
         self._all.clear()
-        self._cut.clear()
-        self._correction = 0.0
-        self._known = None
-
-    def _track(self, is_late: bool) -> None:
-        if len(self._cut) >= MIN_OBSERVATIONS:
-            moved = self._correction + Z_STEP * (is_late - self._allowed)
-            self._correction = max(-1.0, min(MAX_CORRECTION, moved))
+        self._streamed.clear()
+        self._others.clear()
 
     def _observe_error(self, error: float) -> None:
         if len(self._errors) == WINDOW:
@@ -109,28 +145,32 @@ class Margin:
 
     @property
     def gamma(self) -> float:
-        return self._gammas()[0]
+        return self.gamma_for(0)
 
-    @property
-    def strict_gamma(self) -> float:
-        return self._gammas()[1]
+    def gamma_for(self, num_streams: int) -> float:
+        """The usual margin of a step that so many real-time streams wait for."""
+        tail = self._tail(num_streams)
+        return self._clipped(self._begun()[1] if tail is None else tail.quantiles()[1])
 
-    def _gammas(self) -> tuple[float, float]:
-        if self._known is None:
-            ratios = self._ratios()
-            usual, strict = (self._cold, self._cold) if ratios is None else self._quantiles(ratios)
-            self._known = self._clipped(usual), self._clipped(strict)
-        return self._known
+    def strict_for(self, num_streams: int) -> float:
+        """The strict margin of a step that so many real-time streams wait for; without any, as with one."""
+        tail = self._tail(num_streams)
+        median, usual, strict = self._begun() if tail is None else tail.quantiles()
+        z = self._z[min(max(1, num_streams), MAX_TOGETHER) - 1] + (0.0 if tail is None else tail.correction)
+        far: float = median * (usual / median) ** (z / Z_COVERAGE)
+        return self._clipped(max(far, strict))
 
-    def _quantiles(self, ratios: Ratios) -> tuple[float, float]:
-        median, usual = ratios.quantile(0.5), ratios.quantile(COVERAGE)
-        tail: float = median * (usual / median) ** ((self._z + self._correction) / Z_COVERAGE)
-        return usual, max(tail, ratios.quantile(REALTIME_COVERAGE))
+    def _tail(self, num_streams: int) -> Tail | None:
+        """That of such steps, or of the others while these are few."""
+        own, other = (self._streamed, self._others) if num_streams else (self._others, self._streamed)
+        if own.is_known:
+            return own
+        return other if other.is_known else None
 
-    def _ratios(self) -> Ratios | None:
-        if len(self._cut) >= MIN_OBSERVATIONS:
-            return self._cut
-        return self._all if len(self._all) >= MIN_OBSERVATIONS else None
+    def _begun(self) -> tuple[float, float, float]:
+        if len(self._all) < MIN_OBSERVATIONS:
+            return self._cold, self._cold, self._cold
+        return quantiles(self._all)
 
     def _clipped(self, gamma: float) -> float:
         return min(max(gamma, self._low), self._high)

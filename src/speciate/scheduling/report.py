@@ -2,6 +2,8 @@
 
 from math import inf
 
+from msgspec import Struct
+
 from speciate.core.replica import ReplicaLoad, ReservedShare, TierLoad
 from speciate.core.segment import Tier
 from speciate.scheduling.options import Reservation
@@ -9,21 +11,55 @@ from speciate.scheduling.sequence import Sequence
 from speciate.scheduling.state import TokenState
 
 
-def replica_load(state: TokenState) -> ReplicaLoad:
-    """A snapshot; O(running)."""
-    costs, memory = state.model.costs, state.memory
+class ResidentTier(Struct, frozen=True):
+    """What a tier's sequences with blocks add to its load."""
+
+    num_running: int
+    num_tokens: int
+    """Prompt tokens not yet computed."""
+    demand: float
+
+
+class ResidentLoad(Struct, frozen=True):
+    """The part of the load that only changes when a step is planned or booked, or a sequence leaves."""
+
+    tiers: dict[Tier, ResidentTier]
+    step_s: float
+
+
+def resident_load(state: TokenState) -> ResidentLoad:
+    """O(running)."""
+    costs = state.model.costs
     must = [state.residents.decoding[tier].values() for tier in (Tier.REALTIME, Tier.INTERACTIVE)]
     context = sum(seq.computed for group in must for seq in group)
+    return ResidentLoad(
+        tiers={tier: _resident_tier(state, tier) for tier in Tier},
+        step_s=costs.base_s + costs.decodes_s(sum(len(group) for group in must), context),
+    )
+
+
+def _resident_tier(state: TokenState, tier: Tier) -> ResidentTier:
+    prefilling, decoding = state.residents.prefilling[tier], state.residents.decoding[tier]
+    return ResidentTier(
+        num_running=len(prefilling) + len(decoding),
+        num_tokens=sum(seq.remaining for seq in prefilling.values()),
+        demand=sum(_demand(state, seq) for seq in decoding.values()),
+    )
+
+
+def replica_load(state: TokenState, resident: ResidentLoad) -> ReplicaLoad:
+    """A snapshot; O(real-time sequences)."""
+    costs, memory = state.model.costs, state.memory
     return ReplicaLoad(
-        tiers={tier: _tier_load(state, tier) for tier in Tier},
+        tiers={tier: _tier_load(state, tier, resident.tiers[tier]) for tier in Tier},
         free_blocks=memory.pool.num_available,
         total_blocks=state.shape.num_blocks,
         cached_blocks=memory.pool.num_idle,
-        step_s=costs.base_s + costs.decodes_s(sum(len(group) for group in must), context),
+        step_s=resident.step_s,
         prefill_token_s=costs.prefill_s,
         decode_token_s=costs.decode_s,
         margin=state.model.margin.gamma,
-        prediction_error=state.model.margin.prediction_error,
+        prediction_error=state.model.error.mean,
         wasted_s=state.wasted_s,
         num_evictions=state.num_evictions,
         prefix_query_tokens=memory.query_tokens,
@@ -43,16 +79,16 @@ def _demand(state: TokenState, seq: Sequence) -> float:
     return state.model.costs.decodes_s(1, seq.num_tokens) / seq.tpot_s if seq.tpot_s < inf else 0.0
 
 
-def _tier_load(state: TokenState, tier: Tier) -> TierLoad:
-    costs, queue, residents = state.model.costs, state.waiting[tier], state.residents
-    promised = state.realtime if tier is Tier.REALTIME else residents.decoding[tier]
-    prefilling, decoding = residents.prefilling[tier], residents.decoding[tier]
-    num_tokens = queue.num_tokens + sum(seq.remaining for seq in prefilling.values())
+def _tier_load(state: TokenState, tier: Tier, resident: ResidentTier) -> TierLoad:
+    """Real-time work is promised its pace while it waits, too."""
+    costs, queue = state.model.costs, state.waiting[tier]
+    num_tokens = queue.num_tokens + resident.num_tokens
     num_steps = -(-num_tokens // state.shape.max_step_tokens)
+    is_realtime = tier is Tier.REALTIME
     return TierLoad(
         num_waiting=queue.num_waiting,
-        num_running=len(prefilling) + len(decoding),
+        num_running=resident.num_running,
         waiting_tokens=num_tokens,
         backlog_s=num_steps * costs.base_s + num_tokens * costs.prefill_s,
-        demand=sum(_demand(state, seq) for seq in promised.values()),
+        demand=sum(_demand(state, seq) for seq in state.realtime.values()) if is_realtime else resident.demand,
     )

@@ -15,6 +15,8 @@ class StepFeatures(Struct, frozen=True):
     context: int = 0
     prefill: int = 0
     prefill_context: float = 0.0
+    padding: int = 0
+    """Tokens of nobody's: the engine computes only certain numbers of tokens at once."""
 
 
 class StepCosts(Struct, frozen=True):
@@ -28,7 +30,8 @@ class StepCosts(Struct, frozen=True):
 
     def predict_s(self, step: StepFeatures) -> float:
         decodes = self.base_s + self.decode_s * step.decodes + self.context_s * step.context
-        return decodes + self.prefill_s * step.prefill + self.prefill_context_s * step.prefill_context
+        prompts = self.prefill_s * (step.prefill + step.padding) + self.prefill_context_s * step.prefill_context
+        return decodes + prompts
 
     def decodes_s(self, num: int, context: int) -> float:
         return self.decode_s * num + self.context_s * context

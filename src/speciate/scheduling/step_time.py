@@ -2,13 +2,15 @@
 
     T = base + decode * D + context * C + prefill * X + prefill_context * XC
 
-D decodes that read C tokens of context; X prompt tokens; XC = sum of x * (mean context of the chunk's tokens).
+D decodes that read C tokens of context; X prompt tokens, and what pads the step to a size that the engine has;
+XC = sum of x * (mean context of the chunk's tokens).
 Recursive least squares with forgetting over *relative* errors, so that short steps count as much as long ones.
 """
 
 from speciate.scheduling.least_squares import NOTHING, remember, solve
 from speciate.scheduling.margin import MIN_OBSERVATIONS, Margin
 from speciate.scheduling.options import StepTimePrior
+from speciate.scheduling.recent_error import RecentError
 from speciate.scheduling.step_costs import StepCosts, StepFeatures
 
 FORGETTING = 0.995
@@ -63,6 +65,9 @@ class StepTimeModel:
         self._num_observed = 0
         self._repeated_decodes = -1
         self._num_repeats = 0
+        self._num_untaught = 0
+        """Steps since the last one that was learnt from, if they were of one kind."""
+        self.error = RecentError()
         self.margin = Margin(min_margin, max_margin)
         self.costs = StepCosts(*start)
 
@@ -71,13 +76,14 @@ class StepTimeModel:
         """0..1: how far to trust `costs`; below 1 for the first few steps."""
         return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
-    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False) -> None:
+    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False, num_streams: int = 0) -> None:
         """Learn from one step, unless it repeats others that were as expected; always if the budget bounded it
         (`is_cut`). Costs about 7 microseconds."""
         num_ahead = self._num_ahead(step)
         self._num_repeats += 1
+        self._num_untaught += 1
         if (num_ahead == 1 or is_cut) and observed_s > 0:
-            self._learn(step, observed_s, is_cut)
+            self._learn(step, observed_s, is_cut, num_streams)
 
     def observe_repeats(self, step: StepFeatures, durations_s: list[float]) -> None:
         """The same as to `observe` such steps one after the other, each with a token more of context a decode; none of
@@ -86,23 +92,26 @@ class StepTimeModel:
         while done < num:
             num_ahead = min(num - done, self._num_ahead(step))
             self._num_repeats += num_ahead - 1
+            self._num_untaught += num_ahead - 1
             done += num_ahead
             context = step.context + (done - 1) * step.decodes
-            self.observe(StepFeatures(step.decodes, context), durations_s[done - 1])
+            self.observe(StepFeatures(step.decodes, context, padding=step.padding), durations_s[done - 1])
 
     def _num_ahead(self, step: StepFeatures) -> int:
         """Which step from here on is the next to learn from, if all are like this one; 1: this one."""
         if step.prefill or step.decodes != self._repeated_decodes:
             self._repeated_decodes = -1 if step.prefill else step.decodes
-            self._num_repeats = 0
+            self._num_repeats = self._num_untaught = 0
         num = self._num_repeats
         if num < 1 or self._num_observed < MIN_OBSERVATIONS:
             return 1
         return MAX_STRIDE - num % MAX_STRIDE if num >= MAX_STRIDE else (1 << num.bit_length()) - num
 
-    def _learn(self, step: StepFeatures, observed_s: float, is_cut: bool) -> None:
+    def _learn(self, step: StepFeatures, observed_s: float, is_cut: bool, num_streams: int) -> None:
         predicted_s = self.costs.predict_s(step)
-        self.margin.observe(observed_s, predicted_s, is_cut)
+        self.margin.observe(observed_s, predicted_s, is_cut, num_streams)
+        self.error.add(observed_s, predicted_s, self._num_untaught)
+        self._num_untaught = 0
         self._num_observed += 1
         if self._num_observed <= NUM_SCALING:
             self._rescale(observed_s / predicted_s)
@@ -135,7 +144,7 @@ class StepTimeModel:
             s0 * per_s,
             step.decodes * s1 * per_s,
             step.context * s2 * per_s,
-            step.prefill * s3 * per_s,
+            (step.prefill + step.padding) * s3 * per_s,
             step.prefill_context * s4 * per_s,
         )
         t0, t1, t2, t3, t4 = self._theta

@@ -60,14 +60,23 @@ class Candidates:
         self._bucket_s = bucket_s
         self._looked_at: list[tuple[Sequence, int]] = []
         self._next: Sequence | None = None
+        self._first: list[Sequence] = []
         self._is_open = True
 
     def next(self) -> Sequence | None:
+        while self._first:
+            seq = self._first.pop()
+            if self._is_open or seq.phase is not Phase.WAITING:
+                return seq
         waiting = self._peek() if self._is_open else None
         if self._started and (waiting is None or self._place(self._started[-1]) <= self._place(waiting)):
             return self._started.pop()
         self._next = None
         return waiting
+
+    def put_back(self, sequences: list[Sequence]) -> None:
+        """These came from `next` and are next again, in this order."""
+        self._first = sequences[::-1]
 
     def skip_waiting(self) -> None:
         """Only started prompts from here on: the first of the queue has no room, and nobody overtakes it."""

@@ -12,7 +12,6 @@ from speciate.core.segment import Tier
 from speciate.scheduling.baselines.staged import StagedScheduler
 from speciate.scheduling.draft import Draft
 from speciate.scheduling.sequence import Sequence
-from speciate.scheduling.step_costs import StepFeatures
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 from speciate.scheduling.token import TokenScheduler, in_ticks_s
 
@@ -45,7 +44,7 @@ class Folding:
         state, draft = self._state, self._draft()
         sequences, num_steps = draft.decodes, len(durations_s)
         num = len(sequences)
-        state.model.observe_repeats(StepFeatures(num, draft.context), durations_s)
+        state.model.observe_repeats(draft.features(), durations_s)
         if state.residents.decoding[Tier.BATCH]:
             self._observe_pace(sequences, ends_s)
         spent_s = 0.0

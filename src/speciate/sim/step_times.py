@@ -3,6 +3,7 @@
 import random
 
 from speciate.costs.step_calibration import StepCalibration, StepWork
+from speciate.costs.step_series import StepSeries
 from speciate.sim.faults import Faults
 
 
@@ -16,10 +17,11 @@ class StepTimes:
         self._is_exact = faults.are_steps_exact
         self._speed = speed
         self._random = random.Random(f"steps {seed}")
+        self._series = StepSeries(calibration.step_sizes)
 
     def step_s(self, work: StepWork, now_s: float) -> float:
         """One step that begins now."""
-        return self._observed_s(self._calibration.step_s(work), now_s)
+        return self._observed_s(self._calibration.step_s(self._series.next(work)), now_s)
 
     def run_s(self, work: StepWork, now_s: float, most: int, horizon_s: float) -> tuple[list[float], list[float]]:
         """(durations, ends) of steps of decodes, a token further each: `most`, or those that begin before the horizon.
@@ -30,7 +32,7 @@ class StepTimes:
         context, num, between_s = work.decode_context, work.decodes, self._between_s
         while len(ends_s) < most and (not ends_s or now_s < horizon_s):
             if line is None:
-                calibrated_s = self._calibration.step_s(StepWork(num, context, 0, 0.0, 0))
+                calibrated_s = self._calibration.step_s(self._series.next(StepWork(num, context, 0, 0.0, 0)))
             else:
                 calibrated_s = max(line.base_s + line.decode_s * num + line.context_s * context, least_s)
             step_s = self._observed_s(calibrated_s, now_s)

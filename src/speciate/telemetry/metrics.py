@@ -284,7 +284,7 @@ class _LoadCollector(Collector):
             self._counter("vllm:prefix_cache_hits", "Prompt tokens found.", load.prefix_hit_tokens),
             self._counter("vllm:num_preemptions", "Sequences that lost their KV blocks.", load.num_evictions),
             self._counter("speciate:wasted_seconds", "Step-seconds nobody got anything for.", load.wasted_s),
-            self._gauge("speciate:step_prediction_error", "Mean relative error of predicted steps.",
+            self._gauge("speciate:step_prediction_error", "Mean relative error of the last 500 predicted steps.",
                         load.prediction_error),
             self._gauge("speciate:step_prediction_margin", "gamma: p95 of observed over predicted.", load.margin),
         ]  # fmt: skip

@@ -6,16 +6,20 @@ from contextlib import aclosing
 
 import pytest
 
+from speciate.admission.admit import AdmissionOptions, Demand
 from speciate.api.streams import ChoiceEvent, choice_events, whole_answers
-from speciate.core.admission import Allowance, Room
 from speciate.core.errors import EngineFailed
-from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage
-from speciate.core.segment import Tier
-from speciate.runtime.gateway import Submission
+from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage, Whole
+from speciate.core.replica import ReplicaLoad
+from speciate.core.request import GenerateRequest, SamplingParams, StopRules
+from speciate.core.segment import Segment, Slo, Tier
+from speciate.runtime.gateway import Admission, Submission
 
 FINISH = Finish(FinishReason.STOP, Usage(1, 2), Timeline(0, 0, 0, 0), Tier.INTERACTIVE)
 
-ROOM = Room(Allowance(1, 1, 0.0), Allowance(1, 1, 0.0))
+SEGMENT = Segment("chat", Tier.INTERACTIVE, Slo())
+REQUEST = GenerateRequest("r", "m", (1,), SEGMENT, 0.0, SamplingParams(), StopRules(1))
+ADMISSION = Admission(Tier.INTERACTIVE, Demand(SEGMENT, 1, 1), ReplicaLoad({}, 0, 0), AdmissionOptions())
 
 
 class Source:
@@ -29,9 +33,14 @@ class Source:
         self._pause_s = pause_s
 
     def submission(self) -> Submission:
-        return Submission("r", Tier.INTERACTIVE, self._events(), ROOM)
+        return Submission(REQUEST, self, ADMISSION)
 
-    async def _events(self) -> AsyncGenerator[OutputEvent, None]:
+    async def complete(self, request: GenerateRequest) -> Whole:
+        async with aclosing(self.generate(request)) as events:
+            text = "".join([event.text async for event in events if isinstance(event, Delta)])
+        return Whole(text, (), (), FINISH)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[OutputEvent, None]:
         try:
             for text in self._texts:
                 await asyncio.sleep(self._pause_s)
@@ -91,12 +100,3 @@ async def test_a_slow_reader_holds_its_sources_back() -> None:
 async def test_whole_answers_join_text() -> None:
     wholes = await whole_answers([Source(["a", "b"]).submission(), Source([]).submission()])
     assert [w.text for w in wholes] == ["ab", ""]
-
-
-async def test_a_stream_without_an_end_is_our_error() -> None:
-    async def nothing() -> AsyncGenerator[OutputEvent, None]:
-        return
-        yield
-
-    with pytest.raises(EngineFailed, match="without a finish"):
-        await whole_answers([Submission("r", Tier.BATCH, nothing(), ROOM)])

@@ -125,8 +125,9 @@ def test_calibrating_measures_what_fits_and_leaves_the_engine_clean() -> None:
     lender = engine()
     grid = CalibrationGrid(rounds=2)
     steps = measure_steps(lender, grid)
-    assert 0 < len(steps) // 2 < len(list(designed_plans(grid)))
-    assert max(step.num_tokens for step in steps) <= SHAPE.max_step_tokens
+    assert 0 < len(steps) // (2 * grid.on_end) < len(list(designed_plans(grid)))
+    assert sum(step.work.is_resized for step in steps) <= len(steps) / grid.on_end
+    assert max(step.work.num_tokens for step in steps) <= SHAPE.max_step_tokens
     calibration = fit_calibration(lender, steps, "test")
     assert calibration.num_blocks == SHAPE.num_blocks
     assert calibration.step_s(StepWork(1, 16, 0, 0.0, 0)) > 0

@@ -4,7 +4,7 @@ import pytest
 
 from speciate.core.engine import SequenceStep
 from speciate.core.errors import InvariantError
-from speciate.engines.openvino.batch import WIDEST_GRAIN, lay_out, padded_rows, sizes
+from speciate.engines.openvino.batch import SIZES, lay_out, sizes
 from speciate.engines.openvino.blocks import BLOCK_TOKENS, SCRATCH_BLOCKS
 
 SCRATCH = (90, 91)
@@ -12,15 +12,15 @@ SCRATCH = (90, 91)
 
 def test_sizes_are_few_and_near() -> None:
     for num_rows in range(1, 5000):
-        size = padded_rows(num_rows)
-        assert num_rows <= size <= max(num_rows, min(1.25 * num_rows + 1, num_rows + WIDEST_GRAIN - 1))
-        assert padded_rows(size) == size
+        size = SIZES.padded(num_rows)
+        assert num_rows <= size <= max(num_rows, min(1.25 * num_rows + 1, num_rows + SIZES.widest - 1))
+        assert SIZES.padded(size) == size
     assert len(sizes(4096)) < 150
     assert sizes(20) == [*range(1, 17), 20]
 
 
 def test_scratch_holds_the_most_padding() -> None:
-    assert SCRATCH_BLOCKS * BLOCK_TOKENS >= WIDEST_GRAIN - 1
+    assert SIZES.widest - 1 <= SCRATCH_BLOCKS * BLOCK_TOKENS
 
 
 def test_padding_writes_to_scratch_and_is_not_sampled() -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -14,10 +15,12 @@ from speciate.core.errors import (
     EngineFailed,
     InvalidGrammar,
     InvalidRequest,
+    InvariantError,
     ShuttingDown,
 )
 from speciate.core.output import Delta, Finish, FinishReason
 from speciate.core.request import GenerateRequest, Grammar, SamplingParams, StopRules
+from speciate.core.scheduler import Decision
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.engines.fake import FakeEngine, StepCost, expected_tokens
 from speciate.runtime.clock import MonotonicClock
@@ -75,11 +78,38 @@ class RefusingEngine(FakeEngine):
         super().add(sequence)
 
 
+class FailingScheduler(TokenScheduler):
+    """Has a bug in its third plan."""
+
+    def plan(self, now_s: float) -> Decision:
+        self.num_plans = getattr(self, "num_plans", 0) + 1
+        if self.num_plans == 3:
+            raise InvariantError("three")
+        return super().plan(now_s)
+
+
+class FailingCodec(NumberCodec):
+    """Cannot show token 13."""
+
+    def stream(self, stop: tuple[str, ...], include_stop: bool, skip_special: bool) -> TextStream:
+        return FailingText(stop)
+
+
+class FailingText(NumberText):
+    def push(self, token_id: int) -> "NumberStep":
+        if token_id == 13:
+            raise ValueError("unlucky")
+        return super().push(token_id)
+
+
 @asynccontextmanager
-async def running(engine: FakeEngine) -> AsyncIterator[Replica]:
+async def running(
+    engine: FakeEngine, scheduler: TokenScheduler | None = None, codec: NumberCodec | None = None
+) -> AsyncIterator[Replica]:
     device = Device("test")
     metrics = ReplicaMetrics(Metrics(), "fake")
-    replica = Replica(engine, TokenScheduler(engine.shape), NumberCodec(), device, MonotonicClock(), metrics)
+    scheduler, codec = scheduler or TokenScheduler(engine.shape), codec or NumberCodec()
+    replica = Replica(engine, scheduler, codec, device, MonotonicClock(), metrics)
     replica.start()
     yield replica
     await replica.stop()
@@ -102,6 +132,12 @@ async def collect(replica: Replica, wanted: GenerateRequest) -> tuple[tuple[int,
                 return tuple(tokens), event
             tokens += event.token_ids
     raise AssertionError("no finish")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 -- nothing tells when a step is over
+            await asyncio.sleep(0.001)
 
 
 def assert_is_empty(replica: Replica) -> None:
@@ -127,6 +163,28 @@ async def test_many_mixed_sequences_get_exactly_their_tokens() -> None:
             assert tokens == expected_tokens(asked.prompt_tokens, asked.stopping.max_tokens, SHAPE)
             assert finish.reason is FinishReason.LENGTH
             assert finish.usage.prompt_tokens == len(asked.prompt_tokens)
+        assert_is_empty(replica)
+
+
+async def test_in_one_piece_it_is_what_the_stream_says() -> None:
+    async with running(FakeEngine(SHAPE)) as replica:
+        for tier in Tier:
+            wanted = request((1, 2, 3), 20, tier)
+            tokens, finish = await collect(replica, wanted)
+            whole = await replica.complete(wanted)
+            assert (whole.token_ids, whole.finish.reason) == (tokens, finish.reason)
+            assert whole.text == "".join(f"{token} " for token in tokens)
+        assert_is_empty(replica)
+
+
+async def test_cancelling_it_ends_its_work() -> None:
+    async with running(FakeEngine(SHAPE, cost=StepCost(fixed_s=0.005))) as replica:
+        running_call = asyncio.create_task(replica.complete(request((1, 2), 200)))
+        await until(lambda: replica.load().tiers[Tier.INTERACTIVE].num_running == 1)
+        running_call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running_call
+        await until(lambda: replica.load().free_blocks == SHAPE.num_blocks)  # the step that runs keeps its blocks
         assert_is_empty(replica)
 
 
@@ -210,3 +268,54 @@ async def test_an_unread_stream_holds_nobody_up() -> None:
         rest = [event async for event in unread]
         assert sum(len(e.token_ids) for e in rest if isinstance(e, Delta)) == 99
         assert len(rest) < 50, "what came while nobody read must come merged"
+
+
+async def test_the_device_does_not_wait_for_a_busy_event_loop() -> None:
+    engine = FakeEngine(SHAPE, cost=StepCost(fixed_s=0.001))
+    async with running(engine) as replica:
+        reader = asyncio.create_task(collect(replica, request((5,), 200)))
+        await asyncio.sleep(0.01)
+        before = engine.num_steps
+        deadline_s = time.monotonic() + 10
+        while engine.num_steps < before + 20 and time.monotonic() < deadline_s:
+            time.sleep(0.001)  # noqa: ASYNC251 -- the point: the loop can hand nothing out meanwhile
+        assert engine.num_steps >= before + 20
+        tokens, _ = await reader
+        assert tokens == expected_tokens((5,), 200, SHAPE)
+
+
+async def test_a_bug_in_the_scheduler_ends_every_stream() -> None:
+    async with running(FakeEngine(SHAPE, cost=StepCost(fixed_s=0.001)), FailingScheduler(SHAPE)) as replica:
+        with pytest.raises(InvariantError, match="bug"):
+            await collect(replica, request((1, 2, 3), 20))
+        assert not replica.is_healthy
+
+
+async def test_a_bug_while_showing_a_token_ends_every_stream() -> None:
+    engine = FakeEngine(SHAPE, cost=StepCost(fixed_s=0.001), script=lambda prompt: (11,) * prompt[0] + (13,) * 100)
+    async with running(engine, codec=FailingCodec()) as replica:
+        streams = [collect(replica, request((num,), 60)) for num in (3, 40)]
+        ends = await asyncio.gather(*streams, return_exceptions=True)
+        assert [type(end) for end in ends] == [InvariantError, InvariantError]
+        with pytest.raises(ShuttingDown):
+            await collect(replica, request((1,)))
+
+
+async def test_who_leaves_between_its_last_token_and_its_delivery_is_gone() -> None:
+    engine = FakeEngine(SHAPE, cost=StepCost(fixed_s=0.002))
+    async with running(engine) as replica:
+        for num_tokens in (1, 2, 3):
+            leaver = asyncio.create_task(collect(replica, request((7,), num_tokens)))
+            steps = engine.num_steps
+            for _ in range(3):
+                await asyncio.sleep(0)
+            deadline_s = time.monotonic() + 10
+            while engine.num_steps < steps + num_tokens and time.monotonic() < deadline_s:
+                time.sleep(0.0005)  # noqa: ASYNC251 -- the last token is taken and cannot be handed out yet
+            assert engine.num_steps == steps + num_tokens
+            leaver.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaver
+        tokens, _ = await collect(replica, request((9,), 5))
+        assert tokens == expected_tokens((9,), 5, SHAPE)
+        assert_is_empty(replica)

@@ -4,7 +4,7 @@ from contextlib import aclosing
 import pytest
 
 from speciate.core.errors import EngineFailed
-from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage
+from speciate.core.output import Delta, Finish, FinishReason, OutputEvent, Timeline, Usage, Whole
 from speciate.core.segment import Tier
 from speciate.runtime.stream import OutputMailbox
 
@@ -36,6 +36,26 @@ async def test_a_waiting_reader_gets_each_delta_as_it_comes() -> None:
     events = await reader
     assert "".join(e.text for e in events if isinstance(e, Delta)) == "abc"
     assert len(events) == 4
+
+
+async def test_who_wants_the_whole_is_woken_once() -> None:
+    mailbox = OutputMailbox()
+    reader = asyncio.create_task(mailbox.whole())
+    await asyncio.sleep(0)
+    for text in "abc":
+        mailbox.put(Delta(text, (ord(text),)))
+        assert mailbox._reader is not None
+        assert not mailbox._reader.done()
+    mailbox.finish(FINISH)
+    assert await reader == Whole("abc", (97, 98, 99), (), FINISH)
+
+
+async def test_who_wants_the_whole_gets_the_error() -> None:
+    mailbox = OutputMailbox()
+    mailbox.put(Delta("a"))
+    mailbox.finish(EngineFailed("lost"))
+    with pytest.raises(EngineFailed, match="lost"):
+        await mailbox.whole()
 
 
 async def test_an_error_is_raised_after_what_came_before_it() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from speciate.core.engine import TokenEngineShape
+from speciate.core.engine import EVERY_SIZE, TokenEngineShape
 from speciate.core.scheduler import Decision, StepOutcome, TokenWork
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
@@ -22,7 +22,13 @@ class Device:
     """A scheduler whose engine is exactly as fast as the prior says."""
 
     def __init__(self, **settings: object) -> None:
-        shape = {"num_blocks": 100, "max_step_tokens": 512, "max_step_sequences": 64, "context_tokens": 1600}
+        shape = {
+            "num_blocks": 100,
+            "max_step_tokens": 512,
+            "max_step_sequences": 64,
+            "context_tokens": 1600,
+            "step_sizes": EVERY_SIZE,
+        }
         fields = {name: settings.pop(name) for name in shape if name in settings}
         self.shape = TokenEngineShape(
             model="m", vocab_size=100, block_tokens=16, block_bytes=1, eos_token_ids=(), **{**shape, **fields}

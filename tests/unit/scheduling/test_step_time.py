@@ -70,7 +70,7 @@ def test_the_margin_covers_95_of_100_steps() -> None:
         covered += observed_s <= model.margin.gamma * model.costs.predict_s(step)
         model.observe(step, observed_s)
     assert 0.92 <= covered / 500 <= 0.98
-    assert model.margin.strict_gamma > model.margin.gamma
+    assert model.margin.strict_for(1) > model.margin.gamma
 
 
 def test_the_margin_is_cautious_while_cold_and_never_below_its_floor() -> None:

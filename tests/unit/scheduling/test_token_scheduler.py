@@ -2,6 +2,7 @@
 
 import pytest
 
+from speciate.core.engine import StepSizes
 from speciate.core.errors import InvalidRequest, InvariantError
 from speciate.core.scheduler import StepOutcome
 from speciate.core.segment import Segment, Slo, Tier
@@ -47,6 +48,12 @@ def test_a_reservation_keeps_the_guard_up(device) -> None:
     d = device(reservations=(Reservation(ttft_s=0.1, prompt_tokens=20),))
     d.add("docs", 1000, 4)
     assert d.step().predicted_s < 0.1 - 0.028
+
+
+def test_a_prompt_is_cut_so_that_padding_keeps_to_the_limit_too(device) -> None:
+    d = device(reservations=(Reservation(ttft_s=0.1, prompt_tokens=20),), step_sizes=StepSizes(widest=40))
+    d.add("docs", 1000, 4)
+    assert 0.008 + 0.017 < d.plan().predicted_s < 0.1 - 0.028
 
 
 def test_running_chat_bounds_the_step_by_its_slack(device) -> None:

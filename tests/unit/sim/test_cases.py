@@ -2,6 +2,7 @@
 where a policy without it exists, the test runs that too and wants it to fail.
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
@@ -201,6 +202,28 @@ def test_clocks_that_jump_cost_only_what_runs_then(jumps: tuple[float, ...]) -> 
     assert kept(report) >= 0.94
     assert kept(report, Tier.INTERACTIVE) >= 0.9
     assert report.harvest_tokens_per_s > 3000
+
+
+def test_where_not_all_prompts_can_be_in_time_long_ones_give_way() -> None:
+    """In order of deadline 69 % are in time here: long prompts that end too late make others late too."""
+
+    def lengths(draw: random.Random) -> tuple[int, int]:
+        is_long = draw.random() < 0.5
+        return (4080, draw.randint(50, 150)) if is_long else (draw.randint(100, 1200), draw.randint(50, 300))
+
+    asked = generate(Tier.INTERACTIVE, poisson(2.0), lengths, duration_s=200.0, seed=1)
+    voices = generate(Tier.REALTIME, poisson(2.0), SPOKEN, duration_s=200.0, seed=1)
+    report = simulate(merged(documents(2000), asked, voices), setting(window_s=200.0))
+    assert kept(report, Tier.INTERACTIVE) >= 0.78
+    assert kept(report) >= 0.99
+
+
+def test_many_chats_step_aside_for_realtime_prompts() -> None:
+    """A step that decodes them all has no room for a prompt; taken all the same, it makes streams late (61 %)."""
+    chats = generate(Tier.INTERACTIVE, poisson(8.0), uniform((32, 64), (400, 600)), duration_s=WINDOW_S, seed=1)
+    report = simulate(merged(chats, spoken(3.0)), setting(limits=None))
+    assert kept(report) >= 0.98
+    assert kept(report, Tier.INTERACTIVE) >= 0.97
 
 
 def test_a_reservation_is_lent_to_batch_and_back_within_one_step() -> None:

@@ -76,7 +76,8 @@ def run_requests(
         seat.scheduler.check()
         state = seat.scheduler._state
         books += [seat.scheduler.load(0.0), state.model.costs, [t.served for t in state.tenants._tenants.values()]]
-        books += [state.model.margin.gamma, state.model.margin.strict_gamma, state.model.confidence]
+        margin = state.model.margin
+        books += [margin.gamma, margin.strict_for(0), margin.strict_for(1), state.model.confidence]
         books += [
             (seq.seq_id, seq.phase, seq.computed, seq.deadline_s, seq.advanced_s, seq.spent_s, len(seq.outputs))
             for seq in state.live.values()

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from speciate.core.engine import StepSizes
 from speciate.costs.step_calibration import A100_LLAMA3_8B, StepCalibration, StepTable, StepWork
 from speciate.sim.faults import Faults, Shift
 from speciate.sim.step_times import StepTimes
@@ -12,6 +13,9 @@ CALIBRATIONS = [
     A100_LLAMA3_8B,
     msgspec.structs.replace(A100_LLAMA3_8B, between_s=0.004),
     msgspec.structs.replace(A100_LLAMA3_8B, table=TABLE),
+    msgspec.structs.replace(
+        A100_LLAMA3_8B, table=msgspec.structs.replace(TABLE, resized_s=0.003, sizes=StepSizes(widest=8))
+    ),
 ]
 
 

@@ -52,10 +52,15 @@ SELECT key, id, tenant, spec, status, model, created_s, deadline_s, marks, error
     expired, input_tokens, cached_tokens, output_tokens, reasoning_tokens, idempotency_key, is_tidy
 FROM batch WHERE tenant = :tenant AND idempotency_key = :idempotency_key;
 
--- name: list_batches
+-- name: list_batches_down
 SELECT key, id, tenant, spec, status, model, created_s, deadline_s, marks, errors, total, completed, failed, cancelled,
     expired, input_tokens, cached_tokens, output_tokens, reasoning_tokens, idempotency_key, is_tidy
 FROM batch WHERE tenant = :tenant AND dialect = :dialect AND key < :after ORDER BY key DESC LIMIT :limit;
+
+-- name: list_batches_up
+SELECT key, id, tenant, spec, status, model, created_s, deadline_s, marks, errors, total, completed, failed, cancelled,
+    expired, input_tokens, cached_tokens, output_tokens, reasoning_tokens, idempotency_key, is_tidy
+FROM batch WHERE tenant = :tenant AND dialect = :dialect AND key > :before ORDER BY key LIMIT :limit;
 
 -- name: change_batch
 UPDATE batch SET status = :target, marks = :marks, model = coalesce(:model, model), total = coalesce(:total, total),

@@ -15,16 +15,14 @@ from itertools import accumulate, chain
 import numpy as np
 from msgspec import Struct
 
-from speciate.core.engine import SequenceStep
+from speciate.core.engine import SequenceStep, StepSizes
 from speciate.core.errors import InvariantError
 from speciate.engines.openvino.checkpoint import Array
 
 PADDING = -1
 """The sequence id of padding."""
-EXACT_ROWS = 16
-GRAINS = ((64, 4), (128, 8), (512, 16), (2048, 32))
-"""Up to so many rows, sizes are multiples of so many: at most a quarter padding, 1 to 4 % on average above 64."""
-WIDEST_GRAIN = 64
+SIZES = StepSizes(exact=16, grains=((64, 4), (128, 8), (512, 16), (2048, 32)), widest=64)
+"""At most a quarter padding, 1 to 4 % on average above 64."""
 
 
 class StepArrays(Struct, frozen=True):
@@ -34,17 +32,9 @@ class StepArrays(Struct, frozen=True):
     sampled: tuple[int, ...]
 
 
-def padded_rows(num_rows: int) -> int:
-    """The size that a step of so many rows runs in."""
-    if num_rows <= EXACT_ROWS:
-        return num_rows
-    grain = next((grain for most, grain in GRAINS if num_rows <= most), WIDEST_GRAIN)
-    return -(-num_rows // grain) * grain
-
-
 def sizes(most_rows: int) -> list[int]:
     """All sizes up to that of `most_rows`."""
-    return sorted({padded_rows(num_rows) for num_rows in range(1, most_rows + 1)})
+    return sorted({SIZES.padded(num_rows) for num_rows in range(1, most_rows + 1)})
 
 
 def lay_out(
@@ -53,11 +43,11 @@ def lay_out(
     scratch_blocks: tuple[int, ...],
     adapter_of: Mapping[int, int] | None = None,
 ) -> StepArrays:
-    """`scratch_blocks` hold WIDEST_GRAIN tokens that nobody reads. `adapter_of` maps sequences to adapter numbers, 0
+    """`scratch_blocks` hold `SIZES.widest` tokens that nobody reads. `adapter_of` maps sequences to adapter numbers, 0
     for none; None for a model without adapters. Raises InvariantError when a block table is too short."""
     num_tokens = sum(len(s.tokens) for s in sequences)
     sampled = tuple(s.seq_id for s in sequences if s.samples)
-    if num_padding := padded_rows(num_tokens) - num_tokens:
+    if num_padding := SIZES.padded(num_tokens) - num_tokens:
         sequences = (*sequences, SequenceStep(PADDING, (0,) * num_padding, 0, scratch_blocks, False))
     tables = [_table(sequence, block_tokens) for sequence in sequences]
     begins = _begins(sequence.tokens for sequence in sequences)
@@ -81,7 +71,7 @@ def lay_out(
 
 def _sampled_rows(rows: list[int]) -> Array:
     """Padded too: the output head is the largest matrix. What is more than asked for repeats the last."""
-    return np.array([*rows, *rows[-1:] * (padded_rows(len(rows)) - len(rows))], np.int32)
+    return np.array([*rows, *rows[-1:] * (SIZES.padded(len(rows)) - len(rows))], np.int32)
 
 
 def _table(sequence: SequenceStep, block_tokens: int) -> tuple[int, ...]:

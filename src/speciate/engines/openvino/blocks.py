@@ -14,7 +14,7 @@ from speciate.core.errors import LoadFailed
 BLOCK_TOKENS = 32
 """Fixed by the CPU plugin's paged attention."""
 SCRATCH_BLOCKS = 2
-"""Where the padding of steps is written; part of the budget, and nobody's (see batch.WIDEST_GRAIN)."""
+"""Where the padding of steps is written; part of the budget, and nobody's (see batch.SIZES)."""
 KV_TYPES = {"u8": Type.u8, "f16": Type.f16, "bf16": Type.bf16, "f32": Type.f32}
 
 

@@ -15,7 +15,7 @@ from openvino import CompiledModel
 from speciate.core.engine import SequenceSpec, SequenceStep, StepPlan, StepResult, TokenEngineShape
 from speciate.core.errors import EngineFailed, InvalidRequest, LoadFailed
 from speciate.engines.openvino.adapters import attach_adapters
-from speciate.engines.openvino.batch import PADDING, StepArrays, lay_out, sizes
+from speciate.engines.openvino.batch import PADDING, SIZES, StepArrays, lay_out, sizes
 from speciate.engines.openvino.blocks import BLOCK_TOKENS, KvBlocks, allocate_blocks
 from speciate.engines.openvino.checkpoint import Array
 from speciate.engines.openvino.compile import compile_model, runtime_settings
@@ -146,6 +146,7 @@ def _shape(folder: Path, options: OpenVinoOptions, source: StatefulDecoder, bloc
         adapters=tuple(adapter.name for adapter in options.adapters),
         max_step_tokens=options.max_step_tokens,
         max_step_sequences=options.max_step_sequences,
+        step_sizes=SIZES,
     )
 
 
