@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 CHANGED_S = 2.0
 """After jobs came or went it is decided anew so much later at the soonest."""
 MOST_ADVISED = 8
-"""Jobs of the earliest deadlines for which it is worked out what a fleet would rent: a third of a second each."""
+"""Jobs of the earliest deadlines for which it is worked out what a fleet would rent: a tenth of a second each."""
 SCENARIOS = 8
 
 
