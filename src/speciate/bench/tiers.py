@@ -47,7 +47,7 @@ MEAN_SPOKEN, MEAN_CHAT = (20, 8), (145, 33)
 """(prompt, output) tokens of those, for rates."""
 REALTIME_SHARE, CHAT_SHARE = 0.05, 0.30
 """What real-time work and chat ask of the device at load 1, by the calibration's marginal seconds."""
-BACKLOG_SHARE = 2.0
+BACKLOG_SHARE = 1.2
 """Batch work filed at the start, in devices: more than can be done."""
 PERIOD_S = 10.0
 """Chat swings between half and one and a half times its rate."""

@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         seeds=tuple(range(1, given.seeds + 1)),
         seconds=given.seconds,
         mixes=tuple(given.mixes),
-        sides=(SIMULATED,) if given.simulated_only else (REAL, SIMULATED),
+        sides=tuple(given.sides),
     )
-    engine = None if given.simulated_only else load_engine(given.model)
+    engine = load_engine(given.model) if REAL in given.sides else None
     bench = TiersBench(calibration, scaled_promises(calibration), engine)
     for segment in bench.segments.values():
         console.print(f"{segment.tier}: {segment.slo}", style="dim")
@@ -127,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=5)
     add("--seconds", type=float, default=14.0, help="of arrivals a run (default 14)")
     add("--mixes", nargs="+", default=["three tiers"], choices=["three tiers", "no real-time"])
-    add("--simulated-only", action="store_true", help="no engine: the simulated side alone")
+    add(
+        "--sides",
+        nargs="+",
+        default=(REAL, SIMULATED),
+        choices=(REAL, SIMULATED),
+        help="the simulated side needs no quiet machine",
+    )
     add("--out", type=Path, default=Path("out/tiers"), help="what is there already is not run again")
     return parser
