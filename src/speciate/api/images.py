@@ -170,7 +170,7 @@ class ImagesApi:
             quality=job.quality,
             service_tier=WORD_OF_TIER[tier],
         )
-        return BytesReply(_encode(answer), headers=[(b"x-speciate-tier", tier.value.encode())])
+        return BytesReply(_encode(answer), headers=lambda: [(b"x-speciate-tier", tier.value.encode())])
 
     def _row(self, job: ImageJob, index: int, data: bytes, call: Call) -> ImageRow:
         seed = job.requests[index].seed

@@ -43,7 +43,7 @@ class PictureStore:
         kept = self._kept.get(name)
         if kept is None:
             raise NotFound(f"There is no picture {name!r} here; pictures are kept for {self._keep_s:.0f} s.")
-        return BytesReply(kept.data, content_type=kept.content_type, headers=[(b"cache-control", b"private")])
+        return BytesReply(kept.data, content_type=kept.content_type, headers=lambda: [(b"cache-control", b"private")])
 
     def _drop_old(self) -> None:
         now_s = time.monotonic()

@@ -82,15 +82,12 @@ def step_arguments(item: Item) -> dict[str, Any]:
 
 
 def _timesteps(spec: DenoiseSpec, sampler: Any) -> tuple[Tensor, ...]:
-    first = 0 if spec.source is None else _first_index(spec, sampler)
-    timesteps = tuple(sampler.timesteps[first:])
-    if not timesteps:
-        strength = 0.0 if spec.source is None else spec.source.strength
+    if spec.source is not None and int(spec.num_steps * spec.source.strength) < 1:
         raise InvalidRequest(
-            f"Strength {strength} of {spec.num_steps} steps leaves none to run; raise strength or steps.",
+            f"Strength {spec.source.strength} of {spec.num_steps} steps leaves none to run; raise strength or steps.",
             param="strength",
         )
-    return timesteps
+    return tuple(sampler.timesteps[_first_index(spec, sampler) :])
 
 
 def _first_index(spec: DenoiseSpec, sampler: Any) -> int:
