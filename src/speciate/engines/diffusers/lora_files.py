@@ -82,7 +82,9 @@ def _layer_weights(
     own = {name.removeprefix(f"{part}."): tensor for name, tensor in named.items() if name.startswith(f"{part}.")}
     own_alphas = {name.removeprefix(f"{part}."): value for name, value in alphas.items()}
     if own and not any("lora_A" in name for name in own):
-        convert: Any = convert_state_dict_to_peft if part.startswith("text_encoder") else convert_unet_state_dict_to_peft
+        convert: Any = (
+            convert_state_dict_to_peft if part.startswith("text_encoder") else convert_unet_state_dict_to_peft
+        )
         own, own_alphas = convert(own), convert(own_alphas)
     weights: dict[str, LoraWeights] = {}
     for name in own:

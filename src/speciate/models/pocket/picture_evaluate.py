@@ -14,6 +14,9 @@ Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 """`draw(prompts, seeds)`: a picture each, in order."""
 
 
+PARTS = ("shape", "colour", "count", "place", "clean")
+
+
 @dataclass(slots=True)
 class Agreement:
     """How many pictures show all that was asked, and each part of it; with the first few that do not."""
@@ -37,9 +40,6 @@ class Agreement:
             self.parts[part] += is_right
         if not agrees and len(self.misses) < 8:
             self.misses.append((scene, sight))
-
-
-PARTS = ("shape", "colour", "count", "place", "clean")
 
 
 def held_out_sample(num: int, seed: int) -> list[Scene]:
