@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
-from speciate.admission.admit import AdmissionOptions
+from speciate.admission.admit import AdmissionOptions, QueueLimits
 from speciate.bench.cells import Job
 from speciate.bench.families import family_of, has_admission, scheduler_name
 from speciate.bench.real_run import RealRun, RealSetting, run_real
@@ -49,6 +49,8 @@ REALTIME_SHARE, CHAT_SHARE = 0.05, 0.30
 """What real-time work and chat ask of the device at load 1, by the calibration's marginal seconds."""
 BACKLOG_SHARE = 1.2
 """Batch work filed at the start, in devices: more than can be done."""
+LIMITS = AdmissionOptions(batch=QueueLimits(max_waiting=1_000_000, max_tokens=1 << 40))
+"""The defaults, but for the length of the batch queue: the backlog of a long run is filed at once."""
 PERIOD_S = 10.0
 """Chat swings between half and one and a half times its rate."""
 
@@ -113,7 +115,7 @@ class TiersBench(Struct, frozen=True):
             segments=self.segments,
             scheduler=partial(self._scheduler, job.policy, self.engine.shape),
             window_s=job.window_s,
-            limits=AdmissionOptions() if has_admission(job.policy) else None,
+            limits=LIMITS if has_admission(job.policy) else None,
             seed=job.seed,
         )
         return run_real(self.requests(job), setting)
@@ -126,7 +128,7 @@ class TiersBench(Struct, frozen=True):
             seats=lambda: seats(scheduler_name(job.policy), self.calibration, self._options()),
             window_s=job.window_s,
             drain_s=2.0,
-            limits=AdmissionOptions() if has_admission(job.policy) else None,
+            limits=LIMITS if has_admission(job.policy) else None,
             faults=Faults(noise=self.calibration.noise),
             seed=job.seed,
         )
