@@ -97,6 +97,8 @@ class TiersBench(Struct, frozen=True):
     calibration: StepCalibration
     segments: dict[Tier, Segment]
     engine: StepEngine | None = None
+    rates: StepCalibration | None = None
+    """What arrival rates and promises were scaled by, where the same requests are to be simulated by another one."""
 
     def run(self, side: str, job: Job) -> tuple[CellRun, RealRun | None]:
         if side == SIMULATED:
@@ -145,7 +147,7 @@ class TiersBench(Struct, frozen=True):
 
     def requests(self, job: Job) -> Iterator[SimRequest]:
         """Drawn by seed: equal for all policies and both sides."""
-        cost = partial(mean_cost_s, self.calibration)
+        cost = partial(mean_cost_s, self.rates or self.calibration)
         chat_per_s = CHAT_SHARE / cost(*MEAN_CHAT) * job.load
         spoken_per_s = REALTIME_SHARE / cost(*MEAN_SPOKEN) * job.load if job.mix != "no real-time" else 0.0
         num_batch = round(BACKLOG_SHARE * job.window_s / cost(*MEAN_CHAT))
