@@ -7,7 +7,8 @@ import uvicorn
 
 from benchmarks.batch.stand import fake_engine
 from speciate.api.app import create_app
-from speciate.assembly import LoadedModel, Server, api_options, build_server, open_batches
+from speciate.assembly import LoadedModel, Server, api_options, build_server
+from speciate.assembly_batches import open_batches
 from speciate.config import BatchSettings, ModelSettings, Settings
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_DIR
@@ -30,8 +31,9 @@ def main(port: int, folder: str) -> None:
 
 async def _run(settings: Settings, server: Server, config: uvicorn.Config) -> None:
     server.start()
-    async with open_batches(settings, server) as jobs:
-        config.app = create_app(server.gateway, api_options(settings), server.metrics.render, jobs)
+    options = api_options(settings)
+    async with open_batches(settings, options, server.gateway, server.metrics) as jobs:
+        config.app = create_app(server.gateway, options, server.metrics.render, jobs)
         await uvicorn.Server(config).serve()
     await server.stop()
 

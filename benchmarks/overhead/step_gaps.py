@@ -24,7 +24,7 @@ from speciate.api.auth import KeyRing
 from speciate.api.batches_lines import LineRunner
 from speciate.api.call import Services
 from speciate.assembly import Server, api_options, build_server, load_model
-from speciate.batch.worker import LineJob
+from speciate.batch.line_job import LineJob
 from speciate.bench.machine import describe_machine
 from speciate.bench.report import percentile
 from speciate.config import ModelSettings, Settings

@@ -49,6 +49,7 @@ from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device, Turn
 from speciate.runtime.intake import end_tokens, spec_of, validate, work_of
 from speciate.runtime.sequence import RunningSequence, Taken, TextCodec
+from speciate.runtime.shared_device import OwnSeat, Seat
 from speciate.telemetry.metrics import ReplicaMetrics
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,9 @@ class Replica:
         self._metrics = metrics
         self._seq_ids = itertools.count(1)
         self._sequences: dict[int, RunningSequence] = {}
+        self._seat: Seat = OwnSeat()
+        self._taken_s = 0.0
+        """How long the last step that was handed out took."""
         self._removed: list[int] = []
         self._lock = threading.Lock()
         self._work_arrived = asyncio.Event()
@@ -108,6 +112,14 @@ class Replica:
     def is_healthy(self) -> bool:
         return self._loop is not None and not self._loop.done() and self._num_failed_steps < MAX_FAILED_STEPS
 
+    def sit(self, seat: Seat) -> None:
+        """Share the device from now on; before `start`."""
+        self._seat = seat
+
+    def wake(self) -> None:
+        """Something changed outside: look again."""
+        self._work_arrived.set()
+
     def start(self) -> None:
         """Begin stepping on the running event loop."""
         loop = asyncio.get_running_loop()
@@ -118,6 +130,7 @@ class Replica:
         """End after the running step. Open streams raise ShuttingDown; the engine is closed."""
         self._is_stopping = True
         self._work_arrived.set()
+        self._seat.leave()
         if self._loop is not None:
             await self._loop
         self._end_all(ShuttingDown("The server is shutting down; send the request again elsewhere."))
@@ -235,15 +248,18 @@ class Replica:
     async def _run_chains(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._is_stopping:
+            await self._seat.take()
             with self._lock:
                 decision, turn = self._plan()
             self._expire(decision)
             if turn is None:
+                self._seat.pass_on()
                 await self._wait(decision.wake_s)
                 continue
             self._chain = loop.create_future()
             self._device.run(turn)
             await self._chain
+            self._seat.release(self._taken_s)
 
     def _end_chain(self, error: BaseException | None) -> None:
         if self._chain is None or self._chain.done():
@@ -255,6 +271,7 @@ class Replica:
 
     def _hand_out(self, done: _Done) -> None:
         """Give readers what a step made; the next one is computing."""
+        self._taken_s = done.observed_s
         try:
             for taken in done.taken:
                 self._show(taken)
@@ -349,7 +366,7 @@ class Replica:
     # ---- under the lock, on either thread --------------------------------------------------------------------------
 
     def _follow(self, done: _Done) -> tuple[_Done, Turn | None]:
-        if self._is_stopping:
+        if self._is_stopping or not self._seat.is_own:
             return done, None
         done.following, turn = self._plan()
         return done, turn
