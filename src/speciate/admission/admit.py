@@ -9,6 +9,7 @@ from math import ceil
 
 from msgspec import Struct, structs
 
+from speciate.admission.admit_picture import PictureLimits
 from speciate.core.admission import Admitted, Refused, Verdict
 from speciate.core.replica import ReplicaLoad, ReservedShare
 from speciate.core.segment import TIER_RANK, Segment, Tier
@@ -40,6 +41,7 @@ class AdmissionOptions(Struct, frozen=True):
 
     output_share: float = 0.5
     """Share of `max_tokens` that batch work is expected to write, for windows."""
+    pictures: PictureLimits = PictureLimits()
 
     def queue(self, tier: Tier) -> QueueLimits:
         return {Tier.REALTIME: self.realtime, Tier.INTERACTIVE: self.interactive, Tier.BATCH: self.batch}[tier]
