@@ -69,7 +69,18 @@ def _scenes(given: argparse.Namespace) -> Iterator[Scene]:
 def _table(scene: Scene, reports: list[TailReport]) -> Table:
     title = f"{scene.slots} bases a device, {scene.compression:g} times as fast, gains at {scene.regime} px"
     view = Table(title=f"{title}, seed {scene.seed}")
-    for name in ("policy", "in 60 s", "of first-come", "mean s", "p95 s", "loads/request", "hits", "oracle", "LRU"):
+    for name in (
+        "policy",
+        "in 60 s",
+        "of first-come",
+        "mean s",
+        "p95 s",
+        "loads/request",
+        "hits",
+        "order",
+        "oracle",
+        "LRU",
+    ):
         view.add_column(name, justify="left" if name == "policy" else "right")
     first = reports[0]
     for report in reports:
@@ -81,6 +92,7 @@ def _table(scene: Scene, reports: list[TailReport]) -> Table:
             f"{report.p95_s:.1f}",
             f"{report.num_loads / report.num_requests:.2f}",
             f"{report.hits:.3f}",
+            f"{report.order_hits:.3f}",
             f"{report.oracle_hits:.3f}",
             f"{report.lru_hits:.3f}",
         )

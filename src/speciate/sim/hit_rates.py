@@ -40,18 +40,35 @@ def lfu_hits(sequence: Sequence[Hashable], num_slots: int) -> float:
 def belady_hits(sequence: Sequence[Hashable], num_slots: int) -> float:
     """Share 0..1, the most that any policy can reach: what is used furthest in the future leaves, or does not even stay
     (Belady 1966, with bypass)."""
-    next_use, last_seen = [NEVER] * len(sequence), dict[Hashable, int]()
-    for index in range(len(sequence) - 1, -1, -1):
-        next_use[index] = last_seen.get(sequence[index], NEVER)
-        last_seen[sequence[index]] = index
-    slots: dict[Hashable, int] = {}
+    next_use, slots = _next_uses(sequence), dict[Hashable, int]()
     num_hits = 0
     for index, key in enumerate(sequence):
         num_hits += key in slots
         if key not in slots and len(slots) == num_slots:
-            furthest = max(slots, key=lambda held: slots[held])
+            furthest = max(slots, key=slots.__getitem__)
             if slots[furthest] <= next_use[index]:
                 continue
             del slots[furthest]
         slots[key] = next_use[index]
     return num_hits / max(1, len(sequence))
+
+
+def forced_belady_hits(sequence: Sequence[Hashable], num_slots: int) -> float:
+    """The same where whatever is used has to be there while it is used: a model cannot run from outside the device."""
+    next_use, slots = _next_uses(sequence), dict[Hashable, int]()
+    num_hits = 0
+    for index, key in enumerate(sequence):
+        num_hits += key in slots
+        if key not in slots and len(slots) == num_slots:
+            del slots[max(slots, key=slots.__getitem__)]
+        slots[key] = next_use[index]
+    return num_hits / max(1, len(sequence))
+
+
+def _next_uses(sequence: Sequence[Hashable]) -> list[int]:
+    """For each place, the next place of the same key."""
+    next_use, last_seen = [NEVER] * len(sequence), dict[Hashable, int]()
+    for index in range(len(sequence) - 1, -1, -1):
+        next_use[index] = last_seen.get(sequence[index], NEVER)
+        last_seen[sequence[index]] = index
+    return next_use

@@ -9,7 +9,7 @@ from msgspec import Struct
 from speciate.scheduling.denoise import DenoiseScheduler
 from speciate.scheduling.denoise_options import DenoiseOptions
 from speciate.scheduling.residency import Residency, ResidencyOptions, WorthOf, expected_worth, recency
-from speciate.sim.hit_rates import belady_hits, lru_hits
+from speciate.sim.hit_rates import belady_hits, forced_belady_hits, lru_hits
 from speciate.sim.longtail_baselines import BASELINES, LruBytes, RequestDevice, RequestFleet
 from speciate.sim.longtail_devices import PassDevice, tail_table
 from speciate.sim.longtail_trace import BASE_BYTES, GIB, TailFacts, TailRequest, tail_facts
@@ -47,8 +47,10 @@ class TailReport(Struct, frozen=True):
     p99_s: float
     hits: float
     """Requests over bases loaded: 1 - loads / requests."""
+    order_hits: float
+    """What each device would hit in the order in which it served, if it knew that order beforehand."""
     oracle_hits: float
-    """What a cache of all slots together that knows the future hits on the arrivals."""
+    """What one cache of all slots together that knows the future hits on the arrivals, requests past it included."""
     lru_hits: float
     """What LRU hits there."""
     num_loads: int
@@ -131,6 +133,11 @@ class _Run:
         pick = BASELINES[self._policy]
         return RequestFleet(self.world, devices, pick, table.curves(), facts, self._finish, f"{setting.seed} fleet")
 
+    def _order_hits(self) -> float:
+        served = [totals.served for totals in self._totals]
+        hits = sum(len(bases) * forced_belady_hits(bases, self._setting.slots) for bases in served)
+        return hits / sum(map(len, served))
+
     def report(self, cpu_s: float) -> TailReport:
         setting, times = self._setting, sorted(self._times)
         num, num_loads = len(times), sum(totals.num_loads for totals in self._totals)
@@ -147,6 +154,7 @@ class _Run:
             p95_s=_quantile(times, 0.95),
             p99_s=_quantile(times, 0.99),
             hits=1.0 - num_loads / num,
+            order_hits=self._order_hits(),
             oracle_hits=belady_hits(bases, num_slots),
             lru_hits=lru_hits(bases, num_slots),
             num_loads=num_loads,

@@ -40,6 +40,7 @@ def tail_table(regime: str, bases: list[str]) -> PassTable:
 class _Open:
     request: TailRequest
     num_left: int
+    was_served: bool = False
 
 
 @dataclass(slots=True)
@@ -122,12 +123,20 @@ class PassDevice:
 
     def _begin(self, plan: DenoisePlan, now_s: float) -> None:
         self._is_stepping = True
+        self._note(plan)
         tokens = 0 if plan.stage is Stage.ENCODE else TOKENS
         expected_s = self._curves.estimate(plan.model, plan.stage, tokens, len(plan.items)).seconds
         seconds = expected_s * self._noise.lognormvariate(0.0, NOISE)
         self.totals.num_steps += 1
         self.totals.busy_s += seconds
         self._world.soon(now_s + seconds, Priority.STEP_ENDS, lambda end_s: self._end(plan, seconds, end_s))
+
+    def _note(self, plan: DenoisePlan) -> None:
+        for share in plan.items:
+            opened = self._open[share.item_id]
+            if not opened.was_served:
+                opened.was_served = True
+                self.totals.served.append(opened.request.base)
 
     def _end(self, plan: DenoisePlan, seconds: float, now_s: float) -> None:
         self.scheduler.commit(StepDone(plan, seconds), now_s)

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from speciate.core.denoise_scheduler import Asset
-from speciate.sim.hit_rates import belady_hits, lfu_hits, lru_hits
+from speciate.sim.hit_rates import belady_hits, forced_belady_hits, lfu_hits, lru_hits
 from speciate.sim.longtail import TailSetting, replay
 from speciate.sim.longtail_trace import TailOptions, TailRequest, draw_tail, tail_facts
 
@@ -98,9 +98,12 @@ def test_caches_on_a_sequence_that_is_easily_checked() -> None:
     sequence = list("abcabcab")
     assert lru_hits(sequence, 2) == 0.0
     assert lru_hits(sequence, 3) == 5 / 8
-    assert belady_hits(sequence, 2) == 3 / 8
+    assert belady_hits(sequence, 2) == 4 / 8
     assert belady_hits(sequence, 3) == 5 / 8
-    assert lfu_hits(list("aaabcb"), 2) == 3 / 6
+    assert forced_belady_hits(list("abac"), 1) == 0.0
+    assert belady_hits(list("abac"), 1) == 1 / 4
+    assert forced_belady_hits(sequence, 2) == 3 / 8
+    assert lfu_hits(list("aaabcb"), 2) == 2 / 6
 
 
 def test_ours_is_more_often_in_time_than_first_come_and_loads_less() -> None:
