@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import uvicorn
 
 from speciate.api.app import create_app
-from speciate.assembly import Server, api_options, bind, build_server, load_model
+from speciate.assembly import Server, api_options, bind, build_server, load_any
 from speciate.batch.private_postgres import PrivatePostgres, find_binaries, private_postgres
-from speciate.config import ServerSettings, Settings
+from speciate.config import ModelSettings, ServerSettings, Settings
+from speciate.image_assembly import POCKET_IMAGE
 
 
 @dataclass
@@ -29,12 +31,26 @@ class RunningServer:
 @pytest.fixture(scope="session")
 def pocket_server() -> Iterator[RunningServer]:
     """Pocket model, adapter and embeddings, as `speciate serve` has them, in a thread of this process."""
-    settings = msgspec.structs.replace(Settings(), server=ServerSettings(port=0))
+    with serving(Settings().models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pocket_image_server() -> Iterator[RunningServer]:
+    """The pocket text model and the pocket image model on one device."""
+    pytest.importorskip("diffusers", reason="the extra [image] is not installed")
+    with serving((*Settings().models, POCKET_IMAGE)) as running:
+        yield running
+
+
+@contextmanager
+def serving(models: tuple[ModelSettings, ...]) -> Iterator[RunningServer]:
+    settings = msgspec.structs.replace(Settings(), models=models, server=ServerSettings(port=0))
     started, stopping = threading.Event(), threading.Event()
     running: list[RunningServer] = []
     thread = threading.Thread(target=lambda: asyncio.run(_serve(settings, running, started, stopping)), daemon=True)
     thread.start()
-    assert started.wait(60), "the server did not start"
+    assert started.wait(180), "the server did not start"
     yield running[0]
     stopping.set()
     thread.join(30)
@@ -44,7 +60,7 @@ def pocket_server() -> Iterator[RunningServer]:
 async def _serve(
     settings: Settings, running: list[RunningServer], started: threading.Event, stopping: threading.Event
 ) -> None:
-    server = build_server(settings, [load_model(model) for model in settings.models])
+    server = build_server(settings, [load_any(model) for model in settings.models])
     server.start()
     listener = bind(settings.server)
     app = create_app(server.gateway, api_options(settings), server.metrics.render)

@@ -46,9 +46,9 @@ def main() -> None:
              "ours_over_law": ours / law}
         )  # fmt: skip
         print(found[-1], flush=True)
-    if given.json:
-        facts = {"machine": machine, "cpu_s": round(time.process_time() - began_s), "family": given.family}
-        given.json.write_text(json.dumps({**facts, "figures": found}, indent=1) + "\n", encoding="utf-8")
+        if given.json:
+            facts = {"machine": machine, "cpu_s": round(time.process_time() - began_s), "family": given.family}
+            given.json.write_text(json.dumps({**facts, "figures": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def _rows(

@@ -1,6 +1,6 @@
 """How true dry runs are: estimates before each job beside what the replay then paid.
 
-    python -m benchmarks.market.estimates [--json PATH]
+    python -m benchmarks.market.estimates [--starts 12] [--json PATH]
 
 Nine drawn zones, one at a time; 4 h of work; estimates know what a watcher saw in the days before.
 """
@@ -19,17 +19,17 @@ from speciate.sim.market_policies import Planned
 from speciate.sim.market_traces import PUBLISHED_ZONES, drawn_scene
 
 WORK_S = 4 * 3600.0
-NUM_STARTS = 12
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--starts", type=int, default=12, help="moments at which each job starts (default 12)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     machine = describe_machine()
     rows = []
     for ratio in (1.5, 2.0, 4.0):
-        found = [pair for i in range(len(PUBLISHED_ZONES)) for pair in _pairs(i, ratio)]
+        found = [pair for i in range(len(PUBLISHED_ZONES)) for pair in _pairs(i, ratio, given.starts)]
         inside = fmean(low <= paid <= high for paid, _, low, high in found)
         rows.append(
             {
@@ -40,16 +40,16 @@ def main() -> None:
                 "paid_within_p10_p90": inside,
             }
         )
-        print(rows[-1])
-    if given.json:
-        given.json.write_text(json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n", encoding="utf-8")
+        print(rows[-1], flush=True)
+        if given.json:
+            given.json.write_text(json.dumps({"machine": machine, "figures": rows}, indent=1) + "\n", encoding="utf-8")
 
 
-def _pairs(index: int, ratio: float) -> list[tuple[float, float, float, float]]:
+def _pairs(index: int, ratio: float, num_starts: int) -> list[tuple[float, float, float, float]]:
     """(paid, estimated mean, p10, p90) of each job on one zone."""
     scene = drawn_scene([PUBLISHED_ZONES[index]], DAYS, 1 + index)
     length = int(ratio * WORK_S / scene.tick_s)
-    starts = [2016 + i * (scene.num_ticks - 2016 - length) // NUM_STARTS for i in range(NUM_STARTS)]
+    starts = [2016 + i * (scene.num_ticks - 2016 - length) // num_starts for i in range(num_starts)]
     known = histories(scene, starts)
     options = MarketOptions(tick_s=scene.tick_s)
     pairs = []

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=21, help="1 to 3 and 11 to 13 were used while choosing")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
-    parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=list(MIXES))
+    parser.add_argument("--mixes", nargs="+", default=["three tiers", "no real-time"], choices=list(MIXES))
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--no-ablations", action="store_true")
     parser.add_argument("--json", type=Path)

@@ -51,7 +51,13 @@ SMALL_STEPS = {
     "vllm-priority": ("vllm-priority-64", "vllm-priority-128"),
     "sglang": ("sglang-mixed-128",),
     "edf": ("edf-64", "edf-128"),
-    "aimd": ("aimd-128", "aimd-128-window-16"),
+    "aimd": (
+        "aimd-128",
+        "aimd-128-window-16",
+        "aimd-priority-128-window-4",
+        "aimd-priority-256-window-4",
+        "aimd-priority-256",
+    ),
     "silo": ("silo-60-30-10",),
 }
 """Knobs that give up throughput for promises of 100 ms: for capacity, which asks for nothing but promises."""
@@ -98,6 +104,12 @@ def _chat(job: Job) -> Iterator[SimRequest]:
     return generate(Tier.INTERACTIVE, wave, _lengths(), duration_s=job.window_s, seed=job.seed)
 
 
+def _online_only(job: Job) -> Iterator[SimRequest]:
+    """The same without batch work: what others carry who keep it elsewhere."""
+    spoken = generate(Tier.REALTIME, poisson(2.0 * job.load), SPOKEN, duration_s=job.window_s, seed=job.seed)
+    return merged(spoken, _chat(job))
+
+
 def _batch_only(job: Job) -> Iterator[SimRequest]:
     """The ceiling of the harvest."""
     return backlog(Tier.BATCH, round(BACKLOG_PER_S * job.window_s), _lengths(), job.seed)
@@ -106,6 +118,7 @@ def _batch_only(job: Job) -> Iterator[SimRequest]:
 MIXES: dict[str, Callable[[Job], Iterator[SimRequest]]] = {
     "three tiers": _three_tiers,
     "no real-time": _two_tiers,
+    "online only": _online_only,
     "batch only": _batch_only,
 }
 

@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,14 @@ from speciate.core.segment import Segment, Tier
 from speciate.engines.openvino.embedder import OpenVinoEmbedder
 from speciate.engines.openvino.engine import OpenVinoEngine
 from speciate.engines.openvino.options import AdapterFolder, EmbedOptions, OpenVinoOptions
+from speciate.image_assembly import (
+    LoadedImageModel,
+    is_image_model,
+    load_image_model,
+    picture_door,
+    served_images,
+    share_device,
+)
 from speciate.models.catalog import read_model_folder
 from speciate.models.pocket import TEXT_ADAPTER_DIR, TEXT_DIR
 from speciate.models.text_model import TextModel, load_text_model
@@ -47,6 +55,8 @@ from speciate.runtime.embedder import Embedder
 from speciate.runtime.garbage import collect_seldom
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
+from speciate.runtime.shared_device import SharedDevice
+from speciate.scheduling.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.export import OtelOptions, RequestExporter
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics
@@ -96,7 +106,7 @@ def serve(settings: Settings) -> int:
     """Load, listen, serve until SIGTERM or SIGINT, drain; gives the exit status. Raises ConfigError, LoadFailed, and
     KeyboardInterrupt for a SIGINT while models load."""
     listener = bind(settings.server)
-    server = build_server(settings, [load_model(model) for model in settings.models])
+    server = build_server(settings, [load_any(model) for model in settings.models])
     front = _Front(_uvicorn_config(settings.server, notice_s(settings)))
     front.take_signals()
     collect_seldom()
@@ -172,6 +182,11 @@ def bind(server: ServerSettings) -> socket.socket:
     return listener
 
 
+def load_any(settings: ModelSettings) -> LoadedModel | LoadedImageModel:
+    """Read the folder and load its engines. Raises LoadFailed, and ConfigError where an extra is not installed."""
+    return load_image_model(settings) if is_image_model(settings) else load_model(settings)
+
+
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Read the folder and load its engines. Raises LoadFailed."""
     folder = POCKET_FOLDERS.get(settings.path, Path(settings.path).expanduser())
@@ -192,33 +207,51 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     return loaded
 
 
-def build_server(settings: Settings, models: list[LoadedModel]) -> Server:
+def build_server(settings: Settings, loaded: Sequence[LoadedModel | LoadedImageModel]) -> Server:
     """Replicas on one device, and the gateway in front of them."""
+    models = [model for model in loaded if isinstance(model, LoadedModel)]
     device, clock = Device("cpu"), MonotonicClock()
     metrics = Metrics(_exporter(settings.telemetry.otel, clock))
     metrics.build.labels(__version__).set(1)
+    images = [model for model in loaded if isinstance(model, LoadedImageModel)]
+    pictures = picture_door(images, settings.admission.pictures, device, clock, metrics)
+    shared = None if pictures is None else share_device(pictures, clock)
     replicas = {
-        m.settings.name: Replica(
-            m.engine,
-            TokenScheduler(m.engine.shape, settings.scheduler_of(m.settings.name, *m.settings.aliases)),
-            m.text.tokenizer,
-            device,
-            clock,
-            ReplicaMetrics(metrics, m.settings.name),
-        )
+        m.settings.name: _replica(m, m.engine, settings, device, clock, metrics, shared)
         for m in models
         if m.engine is not None
     }
     embedders = {m.settings.name: Embedder(m.embed_engine, device, clock) for m in models if m.embed_engine is not None}
+    served = [s for m in models for s in _served(m, settings.model_segments(m.settings))]
     gateway = Gateway(
-        tuple(served for m in models for served in _served(m, settings.model_segments(m.settings))),
+        (*served, *served_images(images, settings)),
         replicas,
         embedders,
         settings.admission,
         clock,
         metrics,
+        pictures,
     )
     return Server(gateway, device, metrics)
+
+
+def _replica(
+    model: LoadedModel,
+    engine: StepEngine,
+    settings: Settings,
+    device: Device,
+    clock: Clock,
+    metrics: Metrics,
+    shared: SharedDevice | None,
+) -> Replica:
+    """Beside image models it takes its turns by the arbiter's word."""
+    name = model.settings.name
+    alone = TokenScheduler(engine.shape, settings.scheduler_of(name, *model.settings.aliases))
+    scheduler = alone if shared is None else SharedTokenScheduler(alone)
+    replica = Replica(engine, scheduler, model.text.tokenizer, device, clock, ReplicaMetrics(metrics, name))
+    if shared is not None and isinstance(scheduler, SharedTokenScheduler):
+        replica.sit(shared.seat(name, scheduler, replica.wake, scheduler.allow))
+    return replica
 
 
 async def _enter_batches(stack: AsyncExitStack, settings: Settings, server: Server) -> BatchJobs | None:

@@ -100,14 +100,33 @@ class AdapterSettings(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
 
 
+class ImageSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How an image model runs; of no meaning to others."""
+
+    device: str = "cpu"
+    """As torch writes it: `cpu`, `cuda`, `cuda:1`."""
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    """auto: f32 on a CPU, bf16 elsewhere."""
+    steps: Count = 50
+    """Of requests that name none."""
+    guidance: Annotated[float, Meta(ge=0.0)] | None = None
+    """Of requests that name none; null: what the kind of model is usually run with."""
+    max_rows: Annotated[int, Meta(ge=2)] = 32
+    """Of one pass; a picture with guidance is two."""
+    max_size: Count | None = None
+    """Of each side in pixels; null: twice the model's own."""
+
+
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """One loaded model."""
 
     name: str
     path: str = "pocket"
-    """A Hugging Face folder, an OpenVINO IR folder, or `pocket` for the model in the package."""
-    kind: Literal["generate", "embed", "both"] = "generate"
-    """`both` also answers /v1/embeddings with the decoder's pooled states (a second copy of the weights)."""
+    """A Hugging Face folder, an OpenVINO IR folder, a diffusers folder, or `pocket` and `pocket-image` for those in the
+    package."""
+    kind: Literal["generate", "embed", "both", "image"] = "generate"
+    """A diffusers folder is `image` whatever is said here. `both` also answers /v1/embeddings with the decoder's pooled
+    states (a second copy of the weights)."""
     weights: Literal["f32", "f16", "bf16", "int8", "int4"] = "int8"
     kv: Literal["u8", "f16", "bf16", "f32"] = "u8"
     kv_mib: Mib = 512.0
@@ -124,12 +143,21 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Of requests that name no tier."""
     segments: dict[Tier, SegmentSettings] = {}
     """What this model promises where that differs from the server's `segments`; a row replaces the tier's whole row."""
+    image: ImageSettings = ImageSettings()
 
 
 def _default_segments() -> dict[Tier, SegmentSettings]:
     return {
         Tier.REALTIME: SegmentSettings(ttft_s=0.1, tpot_s=0.05, share=0.99, preemptible=False),
         Tier.INTERACTIVE: SegmentSettings(ttft_s=1.0, tpot_s=0.1, share=0.95, jitter_buffer=0.5),
+        Tier.BATCH: SegmentSettings(e2e_s=86_400.0, share=0.99),
+    }
+
+
+def _default_image_segments() -> dict[Tier, SegmentSettings]:
+    return {
+        Tier.REALTIME: SegmentSettings(e2e_s=10.0, share=0.95),
+        Tier.INTERACTIVE: SegmentSettings(e2e_s=60.0, share=0.95),
         Tier.BATCH: SegmentSettings(e2e_s=86_400.0, share=0.99),
     }
 
@@ -170,6 +198,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def segment_table(self) -> dict[Tier, Segment]:
         """The rows that requests are tagged with; tiers that the file leaves out keep their default promise."""
         return _table({**_default_segments(), **self.segments})
+
+    def image_segments(self, model: ModelSettings) -> dict[Tier, Segment]:
+        """What an image model promises: whole pictures in time. The server's `segments` are about text."""
+        return _table({**_default_image_segments(), **model.segments}, "image")
 
     def model_segments(self, model: ModelSettings) -> dict[Tier, Segment]:
         """The same for one model's requests: its own rows count before the server's."""
@@ -217,13 +249,14 @@ def batch_postgres_url() -> str | None:
     return os.environ.get(BATCH_POSTGRES_VARIABLE) or None
 
 
-def _table(rows: dict[Tier, SegmentSettings]) -> dict[Tier, Segment]:
-    return {tier: _segment(tier, row) for tier, row in rows.items()}
+def _table(rows: dict[Tier, SegmentSettings], modality: str = "text") -> dict[Tier, Segment]:
+    return {tier: _segment(tier, row, modality) for tier, row in rows.items()}
 
 
-def _segment(tier: Tier, row: SegmentSettings) -> Segment:
+def _segment(tier: Tier, row: SegmentSettings, modality: str) -> Segment:
     return Segment(
-        name=f"text-{tier.value}",
+        name=f"{modality}-{tier.value}",
+        modality=modality,
         tier=tier,
         slo=Slo(ttft_s=row.ttft_s, tpot_s=row.tpot_s, e2e_s=row.e2e_s, share=row.share),
         preemptible=row.preemptible,

@@ -39,11 +39,14 @@ from speciate.api.options import ApiOptions
 from speciate.batch.jobs import BatchJobs
 from speciate.batch.open import BatchPorts, open_jobs
 from speciate.batch.options import BatchOptions
+from speciate.core.denoise import DenoiseShape, Stage
 from speciate.core.engine import SequenceSpec, TokenEngineShape
 from speciate.core.ports import Clock
 from speciate.core.request import SamplingParams
 from speciate.core.segment import Segment, Slo, Tier
+from speciate.costs.pass_table import PassCost, PassTable
 from speciate.engines.fake import FakeEngine, StepCost
+from speciate.engines.fake_denoise import FakeDenoiseEngine
 from speciate.engines.grammar import GrammarCompiler
 from speciate.models.chat_template import ChatTemplate
 from speciate.models.fim import find_fim_format
@@ -54,14 +57,23 @@ from speciate.runtime.clock import MonotonicClock
 from speciate.runtime.device import Device
 from speciate.runtime.embedder import Embedder
 from speciate.runtime.gateway import Gateway, ServedModel
+from speciate.runtime.model_shelf import LoadedShelf
+from speciate.runtime.painter import Painter
+from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.replica import Replica
+from speciate.scheduling.denoise import DenoiseScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
+from speciate.telemetry.picture_metrics import PictureMetrics
 
 T = TypeVar("T")
 
 EOS = "<|im_end|>"
 SPECIAL = [EOS, "<|im_start|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+IMAGE_SHAPE = DenoiseShape(
+    "fake-image", 8, 16, 512, default_size=(64, 64), default_steps=12, default_guidance=3.0, adapters=("ink",)
+)
+PASSES = PassTable("here", tuple(PassCost("fake-image", stage, 16, 1, 0.0005) for stage in Stage))
 CONTEXT_TOKENS = 4096
 NUM_BLOCKS = 4096
 DIMENSIONS = 8
@@ -177,6 +189,7 @@ class ApiServer:
         self._wall = wall
         self.tokenizer = make_tokenizer()
         self.engine = CompilingEngine(self.tokenizer, cost)
+        self.image_engine = FakeDenoiseEngine(IMAGE_SHAPE, PASSES)
         self.metrics = Metrics()
         self._options = options
         self._limits = limits
@@ -287,14 +300,25 @@ class ApiServer:
             ServedModel("plain", "fake", "generate", CONTEXT_TOKENS, 1_700_000_000, "/models/plain", plain),
             ServedModel("fake-embed", "fake-embed", "embed", 512, 1_700_000_000, "/models/embed", plain),
         )
+        drawing, engines = DenoiseScheduler(PASSES), {"fake-image": self.image_engine}
+        painter = Painter(LoadedShelf(engines), drawing, device, clock, watch=PictureMetrics(self.metrics))
+        self.pictures = painter
+        pictures = PictureDoor(engines, painter, drawing, self._limits.pictures, clock)
+        drawn = tuple(
+            ServedModel(
+                name, "fake-image", "image", 0, 1_700_000_000, "/models/image", None, adapter, image=IMAGE_SHAPE
+            )
+            for name, adapter in (("fake-image", None), ("fake-ink", "ink"))
+        )
         segments = patient_segments()
         gateway = Gateway(
-            tuple(msgspec.structs.replace(model, segments=segments) for model in served),
+            tuple(msgspec.structs.replace(model, segments=segments) for model in (*served, *drawn)),
             {"fake": replica},
             {"fake-embed": embedder},
             self._limits,
             clock,
             self.metrics,
+            pictures,
         )
         gateway.start()
         yield gateway

@@ -224,3 +224,11 @@ def test_a_file_that_a_batch_reads_stays(start_server: Callable[..., Any], slow_
     client.batches.create(input_file_id=made.id, endpoint="/v1/chat/completions", completion_window="24h")
     with pytest.raises(openai.BadRequestError, match="is read by batch_"):
         client.files.delete(made.id)
+
+
+def test_lists_go_both_ways_and_refuse_another_order(client: OpenAI) -> None:
+    made = [client.files.create(file=(f"{i}.txt", b"x"), purpose="evals").id for i in range(3)]
+    listed = [file.id for file in client.files.list(purpose="evals", order="asc", limit=2)]
+    assert [file_id for file_id in listed if file_id in made] == made
+    with pytest.raises(openai.BadRequestError, match="asc or desc"):
+        client.files.list(order="up")  # type: ignore[arg-type]

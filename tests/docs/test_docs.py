@@ -39,6 +39,15 @@ def test_every_metric_is_documented() -> None:
     assert sorted(name for name in names if name not in page) == []
 
 
+def test_every_error_of_a_batch_file_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    batch = ROOT / "src" / "speciate" / "batch"
+    source = "".join((batch / name).read_text(encoding="utf-8") for name in ("validate.py", "steward.py", "lines.py"))
+    codes = set(re.findall(r'(?:_fail\(|BatchError\(|return )"([a-z_]+)",', source))
+    assert {"duplicate_custom_id", "file_not_found", "worker_died"} <= codes
+    assert sorted(code for code in codes if f"`{code}`" not in page) == []
+
+
 def test_generated_pages_are_up_to_date() -> None:
     for name, page in GENERATED.items():
         assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == page(), (

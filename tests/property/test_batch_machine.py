@@ -247,7 +247,7 @@ def test_every_line_ends_once_on_postgres(postgres_server: PrivatePostgres) -> N
 @pytest.mark.parametrize("name", ["sqlite", "postgres"])
 def test_many_lives(name: str, request: pytest.FixtureRequest) -> None:
     if name == "sqlite":
-        run_state_machine_as_test(SqliteMachine, settings=_lives(1500, 60))
+        run_state_machine_as_test(SqliteMachine, settings=_lives(600, 60))
         return
     url = request.getfixturevalue("postgres_server").create_database("machine_long")
-    run_state_machine_as_test(lambda: PostgresMachine(url), settings=_lives(500, 60))
+    run_state_machine_as_test(lambda: PostgresMachine(url), settings=_lives(150, 60))

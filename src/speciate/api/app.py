@@ -22,10 +22,12 @@ from speciate.api.embeddings import create_embeddings
 from speciate.api.errors import anthropic_error, openai_error, openai_type
 from speciate.api.files import FilesApi
 from speciate.api.health import MetricsPage, health, ready
+from speciate.api.images import ImagesApi
 from speciate.api.messages import count_tokens, create_message
 from speciate.api.messages_batches import MessageBatchesApi
 from speciate.api.models import list_models, retrieve_model
 from speciate.api.options import ApiOptions
+from speciate.api.picture_store import PATH, PictureStore
 from speciate.api.ports import Gateway
 from speciate.api.rate_limits import RATE_LIMIT_NAMES
 from speciate.api.responses import ResponsesApi
@@ -51,9 +53,10 @@ def create_app(
         await responses.close()
 
     batches = [] if jobs is None else _batch_routes(services, jobs)
-    inference = _inference_routes(services, responses)
+    store = PictureStore()
+    inference = _inference_routes(services, responses, store)
     app = Starlette(
-        routes=[*batches, *inference, *_open_routes(services, render_metrics)],
+        routes=[*batches, *inference, *_open_routes(services, render_metrics, store)],
         exception_handlers={HTTPException: _http_error},
         middleware=_middleware(options),
         lifespan=lifespan,
@@ -81,12 +84,16 @@ class _Direct:
         await (endpoint or self._app)(scope, receive, send)
 
 
-def _inference_routes(services: Services, responses: ResponsesApi) -> list[Route]:
+def _inference_routes(services: Services, responses: ResponsesApi, store: PictureStore) -> list[Route]:
     """Under /v1, and at the root too: some clients and conformance suites leave the prefix out."""
+    images = ImagesApi(store)
     openai: list[tuple[str, str, Answer]] = [
         ("POST", "/chat/completions", create_chat),
         ("POST", "/completions", create_completion),
         ("POST", "/embeddings", create_embeddings),
+        ("POST", "/images/generations", images.generate),
+        ("POST", "/images/edits", images.edit),
+        ("POST", "/images/variations", images.vary),
         ("POST", "/responses", responses.create),
         ("GET", "/responses/{response_id}", responses.retrieve),
         ("DELETE", "/responses/{response_id}", responses.delete),
@@ -139,8 +146,9 @@ def _route(prefix: str, method: str, path: str, answer: Answer, services: Servic
     return Route(prefix + path, Endpoint(services, answer, error_body), methods=[method])
 
 
-def _open_routes(services: Services, render_metrics: Callable[[], bytes] | None) -> list[Route]:
-    pages: list[tuple[str, Answer]] = [("/health", health), ("/ready", ready)]
+def _open_routes(services: Services, render_metrics: Callable[[], bytes] | None, store: PictureStore) -> list[Route]:
+    """Without a key: for probes, and for pictures whose names cannot be guessed."""
+    pages: list[tuple[str, Answer]] = [("/health", health), ("/ready", ready), (f"{PATH}/{{name}}", store.answer)]
     if render_metrics is not None:
         pages.append(("/metrics", MetricsPage(render_metrics).answer))
     return [

@@ -18,7 +18,14 @@ from speciate.batch.records import BatchError, BatchQuery, BatchRecord, BatchSpe
 from speciate.batch.windows import offered_window, parse_window
 from speciate.core.errors import InvalidRequest
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages")
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/images/generations",
+)
 MAX_LIMIT = 100
 MAX_KEY_CHARS = 255
 

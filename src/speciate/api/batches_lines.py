@@ -7,7 +7,9 @@ from speciate.api.chat import create_chat
 from speciate.api.completions import create_completion
 from speciate.api.embeddings import create_embeddings
 from speciate.api.errors import anthropic_error, openai_error
+from speciate.api.images import ImagesApi
 from speciate.api.messages import create_message
+from speciate.api.picture_store import PictureStore
 from speciate.api.responses import ResponsesApi
 from speciate.batch.line_job import LineJob
 from speciate.batch.lines import LineAnswer
@@ -28,6 +30,7 @@ class LineRunner:
             "/v1/embeddings": (create_embeddings, openai_error),
             "/v1/responses": (ResponsesApi(self._services).create, openai_error),
             "/v1/messages": (create_message, anthropic_error),
+            "/v1/images/generations": (ImagesApi(PictureStore()).generate, openai_error),
         }
 
     async def run(self, job: LineJob) -> LineAnswer:

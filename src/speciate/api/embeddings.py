@@ -116,6 +116,8 @@ async def _inputs(model: ServedModel, body: EmbeddingsBody) -> tuple[tuple[int, 
 
 
 async def _row(model: ServedModel, item: str | int | list[int], path: str) -> tuple[int, ...]:
+    if model.text is None:
+        raise InvalidRequest(f"{model.name} draws pictures and makes no embeddings.", param="model")
     if isinstance(item, int):
         raise InvalidRequest("input mixes token ids with texts or token lists; send one kind.", param="input")
     if isinstance(item, str):

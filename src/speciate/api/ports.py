@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from speciate.core.output import Embeddings
+from speciate.core.picture import PictureRequest
 from speciate.core.request import EmbedRequest, GenerateRequest
-from speciate.runtime.gateway import ServedModel, Submission
+from speciate.runtime.gateway import PictureSubmission, ServedModel, Submission
 
 
 class Gateway(Protocol):
@@ -16,6 +17,10 @@ class Gateway(Protocol):
         ...
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
+
+    async def paint(self, requests: Sequence[PictureRequest]) -> list[PictureSubmission]:
+        """Pictures of one model that differ in their seeds, all or none. Closing a submission's events cancels it."""
+        ...
 
     def served(self) -> tuple[ServedModel, ...]: ...
 

@@ -18,7 +18,7 @@ MAX_SEQUENCES = 128
 def find_text_model(gateway: Gateway, name: str) -> tuple[ServedModel, TextModel]:
     """Raises ModelNotFound, or InvalidRequest where the model makes no text."""
     model = gateway.find(name)
-    if model.kind != "generate":
+    if model.kind != "generate" or model.text is None:
         raise InvalidRequest(f"Model {name!r} does not generate text.", param="model")
     return model, model.text
 

@@ -15,6 +15,7 @@ from speciate.batch.records import JobFacts
 from speciate.core.errors import SpeciateError
 from speciate.core.ports import Clock
 from speciate.core.window import OpenJob
+from speciate.scaling.outlook import unknown
 from speciate.scaling.spec import here_view
 from speciate.scaling.waiting import Stance, stances
 from speciate.scaling.ways import LocalWork, Way, rented, varying_here
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 CHANGED_S = 2.0
 """After jobs came or went it is decided anew so much later at the soonest."""
 MOST_ADVISED = 8
-"""Jobs of the earliest deadlines for which it is worked out what a fleet would rent: a third of a second each."""
+"""Jobs of the earliest deadlines for which it is worked out what a fleet would rent: a tenth of a second each."""
 SCENARIOS = 8
 
 
@@ -53,8 +54,8 @@ class Holding:
 
     @property
     def decides(self) -> bool:
-        """Whether anything here depends on the time."""
-        return varying_here(self._board.spec) or bool(self._board.spec.offers)
+        """Whether there is anything to decide or to tell."""
+        return _waits(self._board) or bool(self._board.spec.offers)
 
     def start(self) -> None:
         if self.decides:
@@ -78,11 +79,8 @@ class Holding:
     def _is_free(self, job: JobFacts) -> bool:
         outlook = self._outlooks.get(job.key)
         if outlook is None:
-            return not self._waits()
-        return outlook.stance is None or outlook.stance.may_run or not self._waits()
-
-    def _waits(self) -> bool:
-        return self._board.spec.here.waits and varying_here(self._board.spec)
+            return not _waits(self._board)
+        return outlook.stance is None or outlook.stance.may_run
 
     async def _decide(self, jobs: list[JobFacts]) -> None:
         now_s = self._clock.now_s()
@@ -109,13 +107,19 @@ class Holding:
                 log.warning("looking at markets failed: %s; trying again", error)
 
 
+def _waits(board: MarketBoard) -> bool:
+    return board.spec.here.waits and varying_here(board.spec)
+
+
 def _outlooks(board: MarketBoard, jobs: list[OpenJob], now_s: float) -> dict[int, JobOutlook]:
     """Blocks for some ten to some hundred milliseconds."""
     paced = [job for job in jobs if job.work_s > 0]
     signals, spec = board.signals, board.spec
     here = here_view(spec, signals, now_s)
-    told = (signals.prices.usd_per_h, signals.carbon.gco2_per_kwh)
-    found = {said.job_id: said for said in stances(paced, here, spec.options, now_s, *told, OWN_PACE.safety)}
+    prices = signals.prices.usd_per_h if _waits(board) else unknown
+    grams = signals.carbon.gco2_per_kwh if _waits(board) else unknown
+    said = stances(paced, here, spec.options, now_s, prices, grams, OWN_PACE.safety)
+    found = {stance.job_id: stance for stance in said}
     ways = _rented(board, paced, now_s)
     return {int(job.job_id): JobOutlook(now_s, found.get(job.job_id), ways.get(job.job_id)) for job in jobs}
 

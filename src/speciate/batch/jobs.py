@@ -118,7 +118,7 @@ class BatchJobs:
         self._board = board
         self._clock = clock
         self._holding = Holding(board, worker.paces.rate_per_s, clock)
-        self._leaving = Leaving(worker, NoticeOptions(margin_s=board.spec.here.notice.margin_s))
+        self._leaving = Leaving(worker, store, NoticeOptions(margin_s=board.spec.here.notice.margin_s))
         self.options = options
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ import logging
 import time
 from math import inf
 
+from speciate.batch.store import LineQueue
 from speciate.batch.worker import Worker
 from speciate.core.errors import StoreUnavailable
 from speciate.scaling.notice import Fate, NoticeOptions, fates
@@ -20,8 +21,9 @@ LOOK_S = 0.25
 class Leaving:
     """Begun at the first notice; a later one may only shorten it."""
 
-    def __init__(self, worker: Worker, options: NoticeOptions) -> None:
+    def __init__(self, worker: Worker, store: LineQueue, options: NoticeOptions) -> None:
         self._worker = worker
+        self._store = store
         self._options = options
         self._goes_s = inf
         self._task: asyncio.Task[None] | None = None
@@ -42,7 +44,7 @@ class Leaving:
         try:
             await self._worker.stop_claiming()
             await self._empty()
-            await self._worker.announce()
+            await self._store.announce()
         except StoreUnavailable as error:
             log.warning("lines could not be handed back: %s; their lease ends by itself", error)
 
@@ -56,7 +58,7 @@ class Leaving:
             num_handed_back += len(back)
             is_empty = await self._worker.until_written(LOOK_S)
             if back:
-                await self._worker.announce()
+                await self._store.announce()
             if is_empty or left_s <= 0:
                 log.warning("%d lines were handed back", num_handed_back)
                 return

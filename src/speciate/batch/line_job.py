@@ -25,6 +25,14 @@ NumRunning = Callable[[str], int | None]
 """Batch sequences that run on a model's replica; None where it is not known."""
 
 
+MayRun = Callable[[list[JobFacts]], Awaitable[list[JobFacts]]]
+"""Which of these jobs wait for nothing."""
+
+
+async def all_may(jobs: list[JobFacts]) -> list[JobFacts]:
+    return jobs
+
+
 Place = tuple[int, int, int]
 """Batch, index and fence: a line may be claimed again here while its first run is still about."""
 

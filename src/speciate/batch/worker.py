@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection
 from speciate.batch.files import FileShelf
 from speciate.batch.held_lines import HeldLines
 from speciate.batch.inputs import InputFiles
-from speciate.batch.line_job import Leased, LineJob, NumRunning, RunLine, place_of
+from speciate.batch.line_job import Leased, LineJob, MayRun, NumRunning, RunLine, all_may, place_of
 from speciate.batch.lines import LineAnswer, answered_line, unrunnable, usage_of
 from speciate.batch.meter import Cost, Meter
 from speciate.batch.options import BatchOptions
@@ -39,9 +39,6 @@ MIN_REFUSED_S = 0.05
 MAX_REFUSED_S = 5.0
 """After a refusal nothing new is claimed for so long, whatever `Retry-After` says: batch work asks again cheaply."""
 NO_COST = Cost(None, None)
-
-
-MayRun = Callable[[list[JobFacts]], Awaitable[list[JobFacts]]]
 
 
 class Worker:
@@ -86,7 +83,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._claiming: asyncio.Future[list[Claim]] | None = None
         self.paces = Paces()
-        self.may_run: MayRun = _all_may
+        self.may_run: MayRun = all_may
         """Asked before lines are claimed: which jobs wait for nothing."""
 
     def start(self) -> None:
@@ -135,10 +132,6 @@ class Worker:
         if self._held:
             await self._pause(self._has_room, most_s)
         return not self._held
-
-    async def announce(self) -> None:
-        """Others are told at once that lines wait."""
-        await self._store.announce()
 
     async def _last_claims(self) -> list[Claim]:
         """What a claim that was being committed when its task was cancelled has brought."""
@@ -403,7 +396,3 @@ class Worker:
     def _forget_inputs(self, jobs: list[JobFacts]) -> None:
         held = {leased.job.spec.input_file_id for leased in self._held}
         self._inputs.keep_only({job.spec.input_file_id for job in jobs} | held)
-
-
-async def _all_may(jobs: list[JobFacts]) -> list[JobFacts]:
-    return jobs

@@ -30,10 +30,12 @@ class CalibrationGrid(Struct, frozen=True):
 
     decodes: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
     contexts: tuple[int, ...] = (16, 128, 512, 1024)
-    chunks: tuple[int, ...] = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
+    chunks: tuple[int, ...] = (
+        *(8, 16, 32, 48, 64, 72, 80, 96, 112, 128, 144, 160, 192, 208, 224, 256, 272, 288, 320, 384, 512),
+    )
     starts: tuple[int, ...] = (0, 128, 512)
     mixed_decodes: tuple[int, ...] = (1, 4, 16, 48)
-    mixed_chunks: tuple[int, ...] = (16, 48, 96, 160, 256)
+    mixed_chunks: tuple[int, ...] = (16, 32, 48, 56, 64, 80, 96, 112, 128, 144, 176, 192, 208, 256)
     rounds: int = 5
     on_end: int = 3
     """How often a plan runs before the next one."""

@@ -85,12 +85,14 @@ class _Run:
         device = Device("cpu")
         metrics = ReplicaMetrics(Metrics(), "bench")
         replica = Replica(self._engine, self._scheduler, NoText(), device, self._clock, metrics)
-        works = [(request, self._work(index, request)) for index, request in enumerate(requests)]
+        works = [(index, request, self._work(index, request)) for index, request in enumerate(requests)]
+        await self._hand_in([work for work in works if work[1].at_s == 0.0], replica)
         replica.start()
         self._began_s = self._clock.now_s()
-        for index, (request, work) in enumerate(works):
-            await asyncio.sleep(max(0.0, request.at_s - self._now_s()))
-            self._arrive(index, request, work, replica)
+        for index, request, work in works:
+            if request.at_s > 0.0:
+                await asyncio.sleep(max(0.0, request.at_s - self._now_s()))
+                self._arrive(index, request, work, replica)
         await self._drain()
         for track in self._tracks.values():
             track.tally.stop(track, self._now_s())
@@ -99,6 +101,13 @@ class _Run:
         await asyncio.gather(*self._totals.seq_tasks, return_exceptions=True)
         await device.close()
         return RealRun(self._report(ended_s, time.process_time() - cpu_s), tuple(self._engine.records))
+
+    async def _hand_in(self, works: list[tuple[int, SimRequest, GenerateRequest]], replica: Replica) -> None:
+        """What is there from the beginning: tens of thousands of requests would delay the first arrivals by seconds."""
+        self._began_s = self._clock.now_s()
+        for work in works:
+            self._arrive(*work, replica)
+            await asyncio.sleep(0)  # it is queued before the next one is judged
 
     def _now_s(self) -> float:
         return self._clock.now_s() - self._began_s

@@ -1,4 +1,4 @@
-"""The command line: `speciate serve | batch | bench | simulate | models | config`.
+"""The command line: `speciate serve | batch | image | bench | simulate | models | config`.
 
 Each command is a module, imported when it is used, so that `speciate serve` needs no benchmark client and `--help` is
 instant.
@@ -19,6 +19,7 @@ from speciate.core.errors import SpeciateError
 COMMANDS = {
     "serve": "serve models behind one OpenAI-compatible endpoint",
     "batch": "file, watch and run durable jobs of many requests",
+    "image": "draw a picture to a file, no server needed",
     "bench": "load a server with three tiers and report the promises kept",
     "simulate": "run the production decisions over a trace under a virtual clock",
     "models": "show what a model folder holds, or what a server serves",

@@ -29,7 +29,7 @@ def print_estimate(found: dict[str, Any], window: str) -> None:
         if len(way["stretches"]) > 1:
             console.print(f"[bold]{way['name']}[/bold]: what happens when")
             for stretch in way["stretches"]:
-                console.print(_told(stretch))
+                console.print(_told(stretch, "idle steps here" if way["num_machines"] else "waits"))
     for note in _notes(found):
         console.print(note, style="dim")
 
@@ -83,9 +83,9 @@ def _ends(ends: dict[str, float]) -> tuple[str, str]:
     return _clock(ends["p50"]), spread
 
 
-def _told(stretch: dict[str, Any]) -> str:
+def _told(stretch: dict[str, Any], waiting: str) -> str:
     market = stretch["market"]
-    what = "waits" if market is None else "runs here" if market == "here" else f"rents {market}"
+    what = waiting if market is None else "runs here" if market == "here" else f"rents {market}"
     usd = f", {_usd(stretch['usd'])} USD" if stretch["usd"] else ""
     return f"  {_clock(stretch['from_at'])} to {_clock(stretch['to_at'])}  {what}{usd} ({WHY[stretch['rule']]})"
 
@@ -95,9 +95,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
     if found["usd_per_hour_here"] is None:
         notes.append("What this machine costs is not known (markets.here.usd_per_h): it counts as nothing.")
     if any(way["num_machines"] for way in found["ways"]):
-        notes.append(
-            "Renting needs a fleet, and none is configured: those rows are for comparison. Idle steps here go on."
-        )
+        notes.append("Renting needs a fleet, and none is configured: those rows are for comparison.")
     return notes
 
 

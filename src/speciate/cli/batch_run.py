@@ -136,8 +136,12 @@ def _settings(given: argparse.Namespace, endpoint: str, model: str, work: Path) 
         directory=str(work), max_lines=2**31 - 1, max_file_mib=UNLIMITED, tenant_gib=UNLIMITED,
         input_expires_after_days=None, max_in_flight=settings.batch.max_in_flight,
     )  # fmt: skip
+    here = msgspec.structs.replace(settings.markets.here, waits=False)
     return msgspec.structs.replace(
-        settings, models=tuple(msgspec.structs.replace(m, **wanted) for m in models), batch=batch
+        settings,
+        models=tuple(msgspec.structs.replace(m, **wanted) for m in models),
+        batch=batch,
+        markets=msgspec.structs.replace(settings.markets, here=here, offers=()),
     )
 
 

@@ -48,10 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         seeds=tuple(range(1, given.seeds + 1)),
         seconds=given.seconds,
         mixes=tuple(given.mixes),
-        sides=(SIMULATED,) if given.simulated_only else (REAL, SIMULATED),
+        sides=tuple(given.sides),
     )
-    engine = None if given.simulated_only else load_engine(given.model)
-    bench = TiersBench(calibration, scaled_promises(calibration), engine)
+    engine = load_engine(given.model) if REAL in given.sides else None
+    rates = load_calibration(str(given.rates)) if given.rates else calibration
+    bench = TiersBench(calibration, scaled_promises(rates), engine, rates)
     for segment in bench.segments.values():
         console.print(f"{segment.tier}: {segment.slo}", style="dim")
     cells = run_cells(bench, plan, given.out, lambda cell: console.print(_line(cell), style="dim"))
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--calibration", type=Path, required=True, help="what `speciate bench calibrate` wrote for this model")
+    add("--rates", type=Path, help="scale requests and promises by this calibration instead")
     add("--model", default="pocket", help="a model folder, or a pocket model (default pocket)")
     add("--policies", nargs="+", default=POLICIES, choices=list(all_policies()), metavar="POLICY")
     add("--loads", type=float, nargs="+", default=(0.5, 1.0, 1.5))
@@ -127,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=5)
     add("--seconds", type=float, default=14.0, help="of arrivals a run (default 14)")
     add("--mixes", nargs="+", default=["three tiers"], choices=["three tiers", "no real-time"])
-    add("--simulated-only", action="store_true", help="no engine: the simulated side alone")
+    add(
+        "--sides",
+        nargs="+",
+        default=(REAL, SIMULATED),
+        choices=(REAL, SIMULATED),
+        help="the simulated side needs no quiet machine",
+    )
     add("--out", type=Path, default=Path("out/tiers"), help="what is there already is not run again")
     return parser

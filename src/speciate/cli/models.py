@@ -13,8 +13,17 @@ from rich.table import Table
 from speciate.assembly import POCKET_FOLDERS
 from speciate.cli.parser import Parser
 from speciate.core.errors import ConfigError
-from speciate.models.catalog import is_adapter_folder, read_adapter_folder, read_model_folder
+from speciate.image_assembly import POCKET_IMAGE_FOLDERS
+from speciate.models.catalog import (
+    image_architecture,
+    is_adapter_folder,
+    is_diffusers_folder,
+    read_adapter_folder,
+    read_model_folder,
+)
 from speciate.models.text_model import load_text_model
+
+FOLDERS = POCKET_FOLDERS | {"pocket-image": POCKET_IMAGE_FOLDERS["pocket-image"]}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--url", help="a server that runs, as http://127.0.0.1:8000")
     given = parser.parse_args(arguments)
-    table = _served(given.url) if given.url else _folders(given.folders or list(POCKET_FOLDERS))
+    table = _served(given.url) if given.url else _folders(given.folders or list(FOLDERS))
     Console().print(table)
     return 0
 
@@ -47,10 +56,13 @@ def _folders(paths: Sequence[str]) -> Table:
         pad_edge=False,
     )
     for name in paths:
-        path = POCKET_FOLDERS.get(name, Path(name).expanduser())
+        path = FOLDERS.get(name, Path(name).expanduser())
         if is_adapter_folder(path):
             adapter = read_adapter_folder(path)
             table.add_row(name, f"LoRA, rank {adapter.rank}", "", _size(path), "", "", "")
+            continue
+        if is_diffusers_folder(path):
+            table.add_row(name, image_architecture(path), "", _size(path), "", "", "")
             continue
         folder = read_model_folder(path)
         text = load_text_model(folder)
@@ -63,7 +75,7 @@ def _folders(paths: Sequence[str]) -> Table:
 
 
 def _size(path: Path) -> str:
-    num_bytes = sum(f.stat().st_size for f in path.iterdir() if f.suffix in (".safetensors", ".bin"))
+    num_bytes = sum(f.stat().st_size for f in path.rglob("*") if f.suffix in (".safetensors", ".bin"))
     return f"{num_bytes / 2**20:,.1f} MiB"
 
 

@@ -10,6 +10,8 @@ import msgspec
 from speciate.assembly import serve
 from speciate.cli.parser import Parser, count, port, positive
 from speciate.config import ModelSettings, Settings, load_settings
+from speciate.core.errors import ConfigError
+from speciate.image_assembly import POCKET_IMAGE
 from speciate.scaling.spec import MarketsSpec
 
 
@@ -26,12 +28,12 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="speciate serve",
-        usage="speciate serve [MODEL] [OPTIONS]",
+        usage="speciate serve [MODEL ...] [OPTIONS]",
         description="Serve models behind one OpenAI-compatible endpoint. Flags win over the settings file; model flags "
         "apply to every model in it.",
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="a model folder (default: the settings' models, else pocket)")
+    add("model", nargs="*", metavar="MODEL", help="model folders (default: the settings' models, else pocket)")
     add("-c", "--config", type=Path, metavar="FILE", help="a speciate.yaml")
     add("--host", metavar="ADDRESS", help="listen on this address (default 127.0.0.1)")
     add("--port", type=port, metavar="N", help="listen on this port (default 8000; 0: a free one)")
@@ -51,12 +53,20 @@ def _parser() -> Parser:
     return parser
 
 
+def _model(path: str, name: str | None) -> ModelSettings:
+    """A model of the package comes with its adapters."""
+    known = {model.path: model for model in (*Settings().models, POCKET_IMAGE)}
+    model = known.get(path) or ModelSettings(name=Path(path).resolve().name, path=path)
+    return model if name is None else msgspec.structs.replace(model, name=name)
+
+
 def _with_flags(settings: Settings, given: argparse.Namespace) -> Settings:
     """Flags win over the file; model flags apply to every model."""
     models = settings.models
-    if given.model is not None:
-        name = given.name or Path(given.model).resolve().name
-        models = (ModelSettings(name=name, path=given.model),)
+    if given.model:
+        if given.name and len(given.model) > 1:
+            raise ConfigError(f"--name names one model, and {len(given.model)} are given; use a settings file.")
+        models = tuple(_model(path, given.name) for path in given.model)
     changes = {
         "weights": given.weights,
         "kv": given.kv,

@@ -185,6 +185,14 @@ class DenoiseEngine(Protocol):
     def close(self) -> None: ...
 
 
+class ForesightedEngine(DenoiseEngine, Protocol):
+    """A loaded engine that says what an item would be made of before it is added: admission asks."""
+
+    def facts(self, spec: DenoiseSpec) -> ItemFacts:
+        """What `add` would give. Changes nothing; from any thread. Raises as `add` does."""
+        ...
+
+
 @runtime_checkable
 class AdapterHost(Protocol):
     """An optional ability of an engine: adapters come and go while it runs. Calls come between steps."""

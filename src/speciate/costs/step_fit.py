@@ -11,7 +11,11 @@ from speciate.core.engine import EVERY_SIZE, StepSizes
 from speciate.costs.step_calibration import StepLine, StepTable, StepWork
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-KNOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048, 4096)
+KNOTS = (
+    *(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 72, 80, 96, 112, 128, 144, 160, 192, 208, 224, 256, 272, 288, 320, 384),
+    *(512, 1024, 2048, 4096),
+)
+"""Kernels work on blocks of 64 rows or so: 72 tokens took half as long again as 64 (docs/decisions/0017)."""
 SMALL_TOKENS = 32
 """Up to this many tokens a mixed step counts as small in reports of errors."""
 

@@ -72,11 +72,14 @@ class FakeDenoiseEngine:
     def shape(self) -> DenoiseShape:
         return structs.replace(self._shape, adapters=tuple(sorted(self._attached)))
 
-    def add(self, spec: DenoiseSpec, checkpoint: bytes | None = None) -> ItemFacts:
-        facts = fake_facts(self._shape, spec, self._num_slices)
+    def facts(self, spec: DenoiseSpec) -> ItemFacts:
         for use in spec.adapters:
             if use.name not in self._attached:
                 raise InvalidRequest(f"There is no adapter {use.name!r} on {self._shape.model}.", param="adapters")
+        return fake_facts(self._shape, spec, self._num_slices)
+
+    def add(self, spec: DenoiseSpec, checkpoint: bytes | None = None) -> ItemFacts:
+        facts = self.facts(spec)
         item = _Item(spec, facts, _digest(spec))
         if checkpoint is not None:
             saved = msgspec.msgpack.decode(checkpoint, type=_Saved)

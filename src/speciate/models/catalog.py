@@ -59,6 +59,19 @@ def is_adapter_folder(path: Path) -> bool:
     return (path / "adapter_config.json").is_file()
 
 
+def is_diffusers_folder(path: Path) -> bool:
+    return (path / "model_index.json").is_file()
+
+
+def image_architecture(path: Path) -> str:
+    """The pipeline that a diffusers folder is for. Raises LoadFailed that names the file and the key."""
+    index = _JsonFile.required(path / "model_index.json")
+    name = index.text("_class_name")
+    if name is None:
+        raise index.wrong("_class_name", "the name of a diffusers pipeline")
+    return name
+
+
 def read_model_folder(path: Path) -> ModelFolder:
     """Raises LoadFailed that names the file and the key."""
     if not path.is_dir():

@@ -10,15 +10,20 @@ from msgspec import Struct
 from speciate.admission.admit import AdmissionOptions, Demand, admit
 from speciate.admission.room import room_after_refusal, room_beside
 from speciate.core.admission import Refused, Room
+from speciate.core.denoise import DenoiseShape
 from speciate.core.engine import Engine
 from speciate.core.errors import InvalidRequest, ModelNotFound, Overloaded
 from speciate.core.output import Embeddings, OutputEvent, Whole
+from speciate.core.picture import PictureRequest
 from speciate.core.ports import Clock
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.segment import Segment, Tier
 from speciate.models.text_model import TextModel
 from speciate.runtime.embedder import Embedder
+from speciate.runtime.painter import Painter
+from speciate.runtime.painter_item import PictureStream
+from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.replica import Replica
 from speciate.telemetry.metrics import Metrics
 
@@ -32,19 +37,22 @@ class ServedModel(Struct, frozen=True):
     name: str
     base: str
     """The loaded model that answers: the key of its replica or embedder."""
-    kind: Literal["generate", "embed"]
+    kind: Literal["generate", "embed", "image"]
     context_tokens: int
     created: int
     """Unix seconds."""
     root: str
     """The folder it was loaded from."""
-    text: TextModel
+    text: TextModel | None
+    """None: it takes no text apart."""
     adapter: str | None = None
     owned_by: str = "speciate"
     segments: dict[Tier, Segment] = {}
     """What each tier promises to this model's requests; all three tiers."""
     default_tier: Tier = Tier.INTERACTIVE
     """Of requests that name none."""
+    image: DenoiseShape | None = None
+    """What it draws, where it does."""
 
 
 class Admission(Struct, frozen=True):
@@ -78,6 +86,14 @@ class Submission(Struct, frozen=True):
         return await self.engine.complete(self.request)
 
 
+class PictureSubmission(Struct, frozen=True):
+    """An admitted picture: closing `events` cancels it."""
+
+    request_id: str
+    tier: Tier
+    events: PictureStream
+
+
 class Gateway:
     """Owns the replicas: `start` and `stop` reach all of them."""
 
@@ -89,10 +105,12 @@ class Gateway:
         limits: AdmissionOptions,
         clock: Clock,
         metrics: Metrics,
+        pictures: PictureDoor | None = None,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._replicas = replicas
         self._embedders = embedders
+        self._pictures = pictures
         self._limits = limits
         self._clock = clock
         self._metrics = metrics
@@ -126,6 +144,21 @@ class Gateway:
         num_tokens = sum(len(tokens) for tokens in request.inputs)
         self._metrics.embedded(request, num_tokens, self._clock.now_s())
         return Embeddings(vectors, dimensions, num_tokens, request.segment.tier)
+
+    async def paint(self, requests: Sequence[PictureRequest]) -> list[PictureSubmission]:
+        """Admit and start pictures of one model that differ in their seeds: all of them or none. Raises ModelNotFound,
+        InvalidRequest, Overloaded, ShuttingDown."""
+        model = self.find(requests[0].model)
+        door = self._door_of(model)
+        on_device = [msgspec.structs.replace(request, model=model.base) for request in requests]
+        verdict = door.admit(on_device)
+        if isinstance(verdict, Refused):
+            self._metrics.refused_picture(model.base, requests[0])
+            raise Overloaded(verdict.reason, retry_after_s=verdict.retry_after_s)
+        if verdict.tier is not requests[0].segment.tier:
+            segment = model.segments[verdict.tier]
+            on_device = [msgspec.structs.replace(request, segment=segment) for request in on_device]
+        return [PictureSubmission(request.request_id, verdict.tier, door.open(request)) for request in on_device]
 
     def find(self, name: str) -> ServedModel:
         """Raises ModelNotFound that names what exists."""
@@ -162,9 +195,12 @@ class Gateway:
         """Raise InvariantError if any replica's accounting does not add up."""
         for replica in self._replicas.values():
             replica.check()
+        if self._pictures is not None:
+            self._pictures.painter.check()
 
-    def _workers(self) -> list[Replica | Embedder]:
-        return [*self._replicas.values(), *self._embedders.values()]
+    def _workers(self) -> list[Replica | Embedder | Painter]:
+        painters = [] if self._pictures is None else [self._pictures.painter]
+        return [*self._replicas.values(), *self._embedders.values(), *painters]
 
     def _admit(self, requests: Sequence[GenerateRequest], model: ServedModel, replica: Replica) -> Admission:
         """Against one snapshot, as one demand: the last of many choices must find room too."""
@@ -178,8 +214,15 @@ class Gateway:
 
     def _replica_of(self, model: ServedModel) -> Replica:
         if model.kind != "generate":
-            raise InvalidRequest(f"{model.name} makes embeddings, not text; use /v1/embeddings.", param="model")
+            makes = "embeddings" if model.kind == "embed" else "pictures"
+            raise InvalidRequest(f"{model.name} makes {makes}, not text; ask another model.", param="model")
         return self._replicas[model.base]
+
+    def _door_of(self, model: ServedModel) -> PictureDoor:
+        if model.kind != "image" or self._pictures is None:
+            able = ", ".join(m.name for m in self._models.values() if m.kind == "image") or "none"
+            raise InvalidRequest(f"{model.name} draws no pictures. Models that do: {able}.", param="model")
+        return self._pictures
 
     def _embedder_of(self, model: ServedModel) -> Embedder:
         if model.base not in self._embedders:

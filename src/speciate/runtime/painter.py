@@ -27,7 +27,6 @@ from speciate.core.denoise_scheduler import (
     StepDone,
 )
 from speciate.core.errors import (
-    DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
     InvariantError,
@@ -40,7 +39,18 @@ from speciate.core.ports import Clock
 from speciate.core.segment import TIER_RANK
 from speciate.runtime.device import Device
 from speciate.runtime.model_shelf import ModelShelf
-from speciate.runtime.painter_item import RunningPicture, names_of, pack, spec_of, unpack, work_of
+from speciate.runtime.painter_item import (
+    NoWatch,
+    PaintWatch,
+    PictureStream,
+    RunningPicture,
+    expired,
+    names_of,
+    pack,
+    spec_of,
+    unpack,
+    work_of,
+)
 from speciate.runtime.saver import Saver
 from speciate.runtime.shared_device import OwnSeat, Seat
 from speciate.runtime.step_run import StepRun, StepWork
@@ -68,12 +78,14 @@ class Painter:
         device: Device,
         clock: Clock,
         checkpoints: Checkpoints | None = None,
+        watch: PaintWatch | None = None,
     ) -> None:
         self._shelf = shelf
         self._scheduler = scheduler
         self._device = device
         self._clock = clock
         self._seat: Seat = OwnSeat()
+        self._watch: PaintWatch = watch or NoWatch()
         self._saver = None if checkpoints is None else Saver(checkpoints)
         self._item_ids = itertools.count(1)
         self._pictures: dict[int, RunningPicture] = {}
@@ -128,13 +140,14 @@ class Painter:
     ) -> AsyncGenerator[PictureEvent, None]:
         """Stream one picture; `checkpoint` is what a `Checkpoints` kept of it. Raises InvalidRequest, ModelNotFound,
         ShuttingDown, EngineFailed, DeadlineExceeded, LoadFailed."""
+        async with aclosing(self.open(request, checkpoint)) as events:
+            async for event in events:
+                yield event
+
+    def open(self, request: PictureRequest, checkpoint: bytes | None = None) -> PictureStream:
+        """As `paint`, begun at once."""
         picture = self._take_in(request, checkpoint)
-        try:
-            async with aclosing(picture.mailbox.events()) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._let_go(picture)
+        return PictureStream(picture.mailbox.events(), lambda: self._let_go(picture))
 
     # ---- in and out ------------------------------------------------------------------------------------------------
 
@@ -163,6 +176,7 @@ class Painter:
         if self._pictures.pop(picture.spec.item_id, None) is not None:
             self._scheduler.abort(picture.spec.item_id, self._clock.now_s())
             self._remove(picture)
+            self._watch.left(picture.request)
             self._work_arrived.set()
 
     def _remove(self, picture: RunningPicture) -> None:
@@ -176,6 +190,7 @@ class Painter:
         if self._pictures.pop(picture.spec.item_id, None) is None:
             return
         self._remove(picture)
+        self._watch.ended(picture.request, end)
         if self._saver is None:
             picture.mailbox.finish(end)
         else:
@@ -240,6 +255,7 @@ class Painter:
 
     def _commit(self, plan: DenoisePlan, pictures: dict[int, RunningPicture], done: StepRun) -> None:
         now_s = self._clock.now_s()
+        self._watch.stepped(plan, done.observed_s)
         failed = (*done.refused, *done.result.failed)
         lost = frozenset(item_id for item_id, _ in failed)
         self._scheduler.commit(StepDone(plan, done.observed_s, lost), now_s)
@@ -304,7 +320,7 @@ class Painter:
                 picture.tier = tier
         for item_id in decision.expired:
             if picture := self._pictures.get(item_id):
-                self._end(picture, _expired(picture, now_s))
+                self._end(picture, expired(picture, now_s))
         for step in decision.plan.items if decision.plan is not None else ():
             picture = self._pictures[step.item_id]
             picture.scheduled_s = now_s if picture.scheduled_s is None else picture.scheduled_s
@@ -383,11 +399,3 @@ class Painter:
                 await self._work_arrived.wait()
         except TimeoutError:
             return
-
-
-def _expired(picture: RunningPicture, now_s: float) -> DeadlineExceeded:
-    waited_s = now_s - picture.request.arrival_s
-    return DeadlineExceeded(
-        f"The request's deadline passed after {waited_s:.3f} s with {picture.passes_done} of "
-        f"{picture.facts.num_passes} passes done. Allow more time, or send it when the server is less busy."
-    )

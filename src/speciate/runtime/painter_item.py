@@ -1,15 +1,16 @@
 """One picture or video in a painter: its mailbox, and when what happened to it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 import msgspec
 from msgspec import Struct
 
-from speciate.core.denoise import DenoiseSpec, ItemFacts, Picture
+from speciate.core.denoise import DenoisePlan, DenoiseSpec, ItemFacts, Picture
 from speciate.core.denoise_scheduler import DenoiseWork
-from speciate.core.errors import InvalidRequest, SpeciateError
+from speciate.core.errors import DeadlineExceeded, InvalidRequest, SpeciateError
 from speciate.core.picture import (
     Painted,
     PictureEvent,
@@ -70,6 +71,48 @@ class PictureMailbox:
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+class PictureStream:
+    """The events of one picture that runs, read or not. Close it once: early, that cancels the work."""
+
+    def __init__(self, events: AsyncGenerator[PictureEvent, None], let_go: Callable[[], None]) -> None:
+        self._events = events
+        self._let_go = let_go
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PictureEvent:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        try:
+            await self._events.aclose()
+        finally:
+            self._let_go()
+
+
+class PaintWatch(Protocol):
+    """Who is told what a painter does: telemetry."""
+
+    def stepped(self, plan: DenoisePlan, observed_s: float) -> None: ...
+
+    def ended(self, request: PictureRequest, end: PictureFinish | SpeciateError) -> None: ...
+
+    def left(self, request: PictureRequest) -> None:
+        """Its caller left."""
+        ...
+
+
+class NoWatch:
+    """Implements `PaintWatch` where nobody looks."""
+
+    def stepped(self, plan: DenoisePlan, observed_s: float) -> None: ...
+
+    def ended(self, request: PictureRequest, end: PictureFinish | SpeciateError) -> None: ...
+
+    def left(self, request: PictureRequest) -> None: ...
 
 
 @dataclass(slots=True)
@@ -166,3 +209,11 @@ def unpack(kept: bytes) -> SavedPicture:
         return msgspec.msgpack.decode(kept, type=SavedPicture)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The checkpoint cannot be read ({error}); start the picture anew.") from error
+
+
+def expired(picture: RunningPicture, now_s: float) -> DeadlineExceeded:
+    waited_s = now_s - picture.request.arrival_s
+    return DeadlineExceeded(
+        f"The request's deadline passed after {waited_s:.3f} s with {picture.passes_done} of "
+        f"{picture.facts.num_passes} passes done. Allow more time, or send it when the server is less busy."
+    )

@@ -56,7 +56,8 @@ class Outlook(Struct, frozen=True):
     down_hazards_per_s: tuple[float, ...]
     """That some zone comes back, by how long all have been gone."""
     hourly_usd: Callable[[str, float], float]
-    """(market, time) to what a machine-hour counts for then, carbon included."""
+    """(market, time) to what a machine-hour counts for then, carbon included; of on-demand, what the cheapest on-demand
+    market does then."""
 
 
 def outlook(
@@ -131,9 +132,13 @@ def _prices(
     views: tuple[MarketView, ...], options: MarketOptions, forecast: Forecast, grams: Forecast
 ) -> Callable[[str, float], float]:
     by_name = {view.name: view for view in views}
+    walls = [view for view in views if view.kind is MarketKind.ON_DEMAND]
 
     def at(name: str, at_s: float) -> float:
-        return hourly_usd(foreseen(by_name[name], at_s, forecast, grams), options)
+        view = by_name[name]
+        if view.kind is not MarketKind.ON_DEMAND:
+            return hourly_usd(foreseen(view, at_s, forecast, grams), options)
+        return min(hourly_usd(foreseen(w, at_s, forecast, grams), options) * view.speed / w.speed for w in walls)
 
     return at
 

@@ -27,6 +27,10 @@ from speciate.scaling.runs import MarketHistory
 MAX_PLANS = 12
 """Deadlines that are planned for one by one; more are planned for in groups, each by its earliest."""
 GRAIN = PlanOptions(num_layers=192)
+AHEAD_S = 7 * 86_400.0
+AHEAD_OF_WORK = 3.0
+"""It is planned for a week ahead at most, or three times the work if that is longer: what is due later is taken to be
+due then. Hours are seen in a plan of so long; in one of a year they are not."""
 STEP_S = 900.0
 """How finely prices ahead are looked at to see whether they differ at all."""
 MAX_STEPS = 4000
@@ -80,6 +84,10 @@ class _Group(Struct, frozen=True):
     def until_s(self) -> float:
         return self.jobs[-1].deadline_s
 
+    @property
+    def slack_s(self) -> float:
+        return self.jobs[0].deadline_s - self.state.now_s - self.state.work_s
+
 
 def _groups(ordered: list[OpenJob], now_s: float, sure_share: float) -> list[_Group]:
     size = -(-len(ordered) // MAX_PLANS)
@@ -87,7 +95,8 @@ def _groups(ordered: list[OpenJob], now_s: float, sure_share: float) -> list[_Gr
     for first in range(0, len(ordered), size):
         jobs = tuple(ordered[first : first + size])
         due_s += sum(job.work_s for job in jobs) / sure_share
-        found.append(_Group(jobs, JobState(due_s, jobs[0].deadline_s, now_s)))
+        most_s = now_s + max(AHEAD_S, AHEAD_OF_WORK * due_s)
+        found.append(_Group(jobs, JobState(due_s, min(jobs[0].deadline_s, most_s), now_s)))
     return found
 
 
@@ -99,14 +108,14 @@ def _decided(group: _Group, here: MarketView, options: MarketOptions, forecast: 
 
 
 def _stance(job: OpenJob, group: _Group, said: Decision | None, last_s: float, cheaper_s: float | None) -> Stance:
-    slack_s = group.state.deadline_s - group.state.now_s - group.state.work_s
+    slack_s = group.slack_s
     if said is None:
         return Stance(job.job_id, True, "flat", slack_s)
     if isinstance(said, Run):
-        return Stance(job.job_id, True, said.reason.rule, said.reason.slack_s)
+        return Stance(job.job_id, True, said.reason.rule, slack_s)
     if job.deadline_s <= last_s:
-        return Stance(job.job_id, True, "before", said.reason.slack_s)
-    return Stance(job.job_id, False, said.reason.rule, said.reason.slack_s, cheaper_s)
+        return Stance(job.job_id, True, "before", slack_s)
+    return Stance(job.job_id, False, said.reason.rule, slack_s, cheaper_s)
 
 
 def _cheaper_s(

@@ -28,7 +28,7 @@ MAX_STEPS = 4000
 Hourly = Callable[[MarketView], float]
 AT_ONCE = "here, at once"
 CHEAP = "here, when it is cheap"
-RENTED = "here and rented"
+RENTED = "with rented machines"
 ON_DEMAND = "on-demand alone"
 
 
@@ -84,7 +84,7 @@ def ways(
 def rented(
     spec: MarketsSpec, signals: MarketSignals, work: LocalWork, history: MarketHistory, num_scenarios: int = 32
 ) -> tuple[Way, Way]:
-    """Idle steps here beside rented machines; and rented on-demand machines alone."""
+    """Rented machines, beside idle steps here where those are no dearer; and rented on-demand machines alone."""
     job, views = _rentable(spec, signals, work)
     said = estimate(
         job,
@@ -97,8 +97,9 @@ def rented(
         grams=signals.carbon.gco2_per_kwh,
     )
     here = here_view(spec, signals, work.now_s)
-    here_usd = _total(here, work.now_s, said.ends_s.p50, signals, _hourly_usd) * work.share
-    here_kg = _total(here, work.now_s, said.ends_s.p50, signals, _hourly_kg) * work.share
+    until_s = said.ends_s.p50 if job.idle_rate else work.now_s
+    here_usd = _total(here, work.now_s, until_s, signals, _hourly_usd) * work.share
+    here_kg = _total(here, work.now_s, until_s, signals, _hourly_kg) * work.share
     beside = Way(
         name=RENTED,
         cost_usd=_plus(said.cost_usd, here_usd),
@@ -163,9 +164,10 @@ def _when_cheap(spec: MarketsSpec, here: MarketView, work: LocalWork, signals: M
 def _rentable(spec: MarketsSpec, signals: MarketSignals, work: LocalWork) -> tuple[JobState, tuple[MarketView, ...]]:
     """The job in machine-seconds of the on-demand machine, on as few machines as keep its deadline."""
     work_s = work.work_s * spec.here.speed
-    idle_rate = spec.here.speed * work.share
     views = offer_views(spec, signals, work.now_s)
-    wall = on_demand(views)
+    wall, here = on_demand(views), here_view(spec, signals, work.now_s)
+    is_worth_it = here.price_usd_per_h / here.speed <= wall.price_usd_per_h / wall.speed
+    idle_rate = spec.here.speed * work.share if is_worth_it else 0.0
     room_s = work.deadline_s - work.now_s - wall.start_s - spec.options.safety_s - spec.options.tick_s
     needed = ceil(work_s / wall.speed / room_s) if room_s > 0 else spec.max_machines
     num_machines = max(1, min(spec.max_machines, needed))

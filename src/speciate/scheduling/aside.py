@@ -10,11 +10,12 @@ from speciate.scheduling.sequence import INTERACTIVE
 from speciate.scheduling.state import TokenState
 
 
-def step_aside(state: TokenState, draft: Draft) -> None:
-    """Those that would be in time even after two more such steps make room, once a step."""
+def step_aside(state: TokenState, draft: Draft, own_s: float) -> None:
+    """Those that would be in time even after this step, with a prompt of `own_s`, and another one make room; once a
+    step."""
     if draft.aside:
         return
-    latest_s = draft.now_s + 2 * draft.strict_gamma * max(draft.used_s, draft.limit_s)
+    latest_s = draft.now_s + draft.strict_gamma * (2 * draft.used_s + own_s)
     patient = [seq for seq in state.residents.decoding[INTERACTIVE].values() if seq.deadline_s >= latest_s]
     draft.aside = frozenset([seq.seq_id for seq in patient])
     draft.used_s -= draft.decodes_s(patient)

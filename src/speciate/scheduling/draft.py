@@ -26,6 +26,8 @@ class Draft:
     costs: StepCosts
     num_streams: int
     """Real-time streams that wait for it."""
+    has_prompts: bool
+    """Whether interactive prompts are under way or wait."""
     gamma: float
     strict_gamma: float
     """The margin of what running promises depend on, token by token; at least `gamma`."""

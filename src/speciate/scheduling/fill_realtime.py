@@ -60,7 +60,7 @@ def _take_whole(state: TokenState, draft: Draft, seq: Sequence, bound_s: float, 
     own_s = draft.costs.chunk_s(num, start_at)
     due_s = (seq.deadline_s - draft.now_s) / draft.gamma
     if draft.used_s + own_s > min(bound_s, due_s):
-        step_aside(state, draft)
+        step_aside(state, draft, own_s)
     if draft.used_s + own_s > bound_s and (not is_first or _can_wait(state, draft, own_s, bound_s, due_s)):
         return Fit.NO_TIME
     if seq.phase is Phase.WAITING and not start(state, draft, seq, prefix):

@@ -22,8 +22,9 @@ COVERAGE = 0.95
 REALTIME_COVERAGE = 0.99
 MIN_OBSERVATIONS = 20
 COLD_MARGIN = 1.25
-PROMISE_PART = 0.5
-"""Share of the broken promises allowed to a tier that late steps may cause."""
+PROMISE_PART = 0.25
+"""Share of the broken promises allowed to a tier that late steps may cause: a late one is late for several at once, and
+a promise should hold over a minute too."""
 ARRIVALS_PART = 0.25
 """Share of them that the arrival guard may cause; the rest is for bursts."""
 Z_COVERAGE = NormalDist().inv_cdf(COVERAGE)
@@ -31,6 +32,9 @@ Z_STEP = 0.5
 """How far one miss moves z."""
 MAX_CORRECTION = 4.0
 """z stays within this of what a normal tail would need: a machine that stalls now and then cannot stop all work."""
+KINDS = ((False, False), (False, True), (True, False), (True, True))
+"""(real-time streams wait for it, interactive prompts are under way or wait): such steps differ in size and in how deep
+their chunks are, so in how wrong the model is. Each kind has its own tail."""
 MAX_TOGETHER = 16
 """Streams beyond so many make a late step no worse."""
 DEFAULT_SHARE = 0.99
@@ -104,8 +108,7 @@ class Margin:
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
         self._all = Ratios()
-        self._streamed, self._others = Tail(), Tail()
-        """Of steps that real-time streams waited for, and of the others: they differ in size, so in error."""
+        self._tails = {key: Tail() for key in KINDS}
         self._errors: deque[float] = deque(maxlen=WINDOW)
         self._error_sum = 0.0
         self._cold = COLD_MARGIN
@@ -119,23 +122,32 @@ class Margin:
         normal = NormalDist()
         self._z = tuple(normal.inv_cdf(1.0 - min(0.05, self._allowed / num)) for num in range(1, MAX_TOGETHER + 1))
 
-    def observe(self, observed_s: float, predicted_s: float, is_cut: bool = False, num_streams: int = 0) -> None:
-        """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's; that of so
-        many real-time streams, for one."""
+    def observe(
+        self,
+        observed_s: float,
+        predicted_s: float,
+        is_cut: bool = False,
+        num_streams: int = 0,
+        has_prompts: bool = False,
+    ) -> None:
+        """`is_cut`: whether the budget bounded the step, so that its lateness would have been somebody's. The rest says
+        what kind of step it was."""
         ratio = observed_s / predicted_s
         if is_cut:
-            own = self._streamed if num_streams else self._others
-            own.add(ratio, self.strict_for(min(1, num_streams)), self._allowed)
-        if not (self._streamed.is_known or self._others.is_known):
+            own = self._tails[num_streams > 0, has_prompts]
+            own.add(ratio, self.strict_for(min(1, num_streams), has_prompts), self._allowed)
+        if not any(tail.is_known for tail in self._tails.values()):
             self._all.add(ratio)
         self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
 
     def forget(self) -> None:
         """The machine changed: what was late meanwhile says nothing about what comes, its noise does."""
-        self._cold = max(COLD_MARGIN, self.strict_for(0), self.strict_for(1))
+        self._cold = max(
+            COLD_MARGIN, *(self.strict_for(int(has_streams), has_prompts) for has_streams, has_prompts in KINDS)
+        )
         self._all.clear()
-        self._streamed.clear()
-        self._others.clear()
+        for tail in self._tails.values():
+            tail.clear()
 
     def _observe_error(self, error: float) -> None:
         if len(self._errors) == WINDOW:
@@ -147,25 +159,27 @@ class Margin:
     def gamma(self) -> float:
         return self.gamma_for(0)
 
-    def gamma_for(self, num_streams: int) -> float:
-        """The usual margin of a step that so many real-time streams wait for."""
-        tail = self._tail(num_streams)
+    def gamma_for(self, num_streams: int, has_prompts: bool = False) -> float:
+        """The usual margin of a step that so many real-time streams wait for, beside interactive prompts or not."""
+        tail = self._tail(num_streams, has_prompts)
         return self._clipped(self._begun()[1] if tail is None else tail.quantiles()[1])
 
-    def strict_for(self, num_streams: int) -> float:
-        """The strict margin of a step that so many real-time streams wait for; without any, as with one."""
-        tail = self._tail(num_streams)
+    def strict_for(self, num_streams: int, has_prompts: bool = False) -> float:
+        """The strict margin of such a step; without any stream, as with one."""
+        tail = self._tail(num_streams, has_prompts)
         median, usual, strict = self._begun() if tail is None else tail.quantiles()
         z = self._z[min(max(1, num_streams), MAX_TOGETHER) - 1] + (0.0 if tail is None else tail.correction)
         far: float = median * (usual / median) ** (z / Z_COVERAGE)
-        return self._clipped(max(far, strict))
+        doubt = 1.0 if tail is None else MIN_OBSERVATIONS / len(tail.ratios)
+        return self._clipped(max(far, strict, 1.0 + doubt * (self._cold - 1.0)))
 
-    def _tail(self, num_streams: int) -> Tail | None:
-        """That of such steps, or of the others while these are few."""
-        own, other = (self._streamed, self._others) if num_streams else (self._others, self._streamed)
-        if own.is_known:
-            return own
-        return other if other.is_known else None
+    def _tail(self, num_streams: int, has_prompts: bool) -> Tail | None:
+        """That of such steps, or of others while these are few: first of those with equal streams."""
+        has_streams = num_streams > 0
+        for key in ((has_streams, has_prompts), (has_streams, not has_prompts), *KINDS):
+            if self._tails[key].is_known:
+                return self._tails[key]
+        return None
 
     def _begun(self) -> tuple[float, float, float]:
         if len(self._all) < MIN_OBSERVATIONS:

@@ -1,8 +1,7 @@
 """What a token scheduler says about itself to admission and routing."""
 
+from dataclasses import dataclass
 from math import inf
-
-from msgspec import Struct
 
 from speciate.core.replica import ReplicaLoad, ReservedShare, TierLoad
 from speciate.core.segment import Tier
@@ -11,8 +10,9 @@ from speciate.scheduling.sequence import Sequence
 from speciate.scheduling.state import TokenState
 
 
-class ResidentTier(Struct, frozen=True):
-    """What a tier's sequences with blocks add to its load."""
+@dataclass(slots=True)
+class ResidentTier:
+    """What a tier's sequences with blocks add to its load. No struct: this module has a compiled form."""
 
     num_running: int
     num_tokens: int
@@ -20,7 +20,8 @@ class ResidentTier(Struct, frozen=True):
     demand: float
 
 
-class ResidentLoad(Struct, frozen=True):
+@dataclass(slots=True)
+class ResidentLoad:
     """The part of the load that only changes when a step is planned or booked, or a sequence leaves."""
 
     tiers: dict[Tier, ResidentTier]
@@ -91,4 +92,5 @@ def _tier_load(state: TokenState, tier: Tier, resident: ResidentTier) -> TierLoa
         waiting_tokens=num_tokens,
         backlog_s=num_steps * costs.base_s + num_tokens * costs.prefill_s,
         demand=sum(_demand(state, seq) for seq in state.realtime.values()) if is_realtime else resident.demand,
+        output_tokens=state.lengths[tier].typical(),
     )

@@ -76,14 +76,22 @@ class StepTimeModel:
         """0..1: how far to trust `costs`; below 1 for the first few steps."""
         return min(1.0, (1 + self._num_observed) / NUM_CAUTIOUS)
 
-    def observe(self, step: StepFeatures, observed_s: float, is_cut: bool = False, num_streams: int = 0) -> None:
+    def observe(
+        self,
+        step: StepFeatures,
+        observed_s: float,
+        is_cut: bool = False,
+        num_streams: int = 0,
+        has_prompts: bool = False,
+    ) -> None:
         """Learn from one step, unless it repeats others that were as expected; always if the budget bounded it
         (`is_cut`). Costs about 7 microseconds."""
         num_ahead = self._num_ahead(step)
         self._num_repeats += 1
         self._num_untaught += 1
         if (num_ahead == 1 or is_cut) and observed_s > 0:
-            self._learn(step, observed_s, is_cut, num_streams)
+            self.margin.observe(observed_s, self.costs.predict_s(step), is_cut, num_streams, has_prompts)
+            self._learn(step, observed_s)
 
     def observe_repeats(self, step: StepFeatures, durations_s: list[float]) -> None:
         """The same as to `observe` such steps one after the other, each with a token more of context a decode; none of
@@ -107,9 +115,8 @@ class StepTimeModel:
             return 1
         return MAX_STRIDE - num % MAX_STRIDE if num >= MAX_STRIDE else (1 << num.bit_length()) - num
 
-    def _learn(self, step: StepFeatures, observed_s: float, is_cut: bool, num_streams: int) -> None:
+    def _learn(self, step: StepFeatures, observed_s: float) -> None:
         predicted_s = self.costs.predict_s(step)
-        self.margin.observe(observed_s, predicted_s, is_cut, num_streams)
         self.error.add(observed_s, predicted_s, self._num_untaught)
         self._num_untaught = 0
         self._num_observed += 1

@@ -26,7 +26,7 @@ from speciate.scheduling.fill_realtime import fill_realtime_decodes, fill_realti
 from speciate.scheduling.limits import set_limits, spare_arrivals
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.report import ResidentLoad, replica_load, resident_load
-from speciate.scheduling.sequence import BATCH, REALTIME, Phase, Sequence
+from speciate.scheduling.sequence import BATCH, INTERACTIVE, REALTIME, Phase, Sequence
 from speciate.scheduling.state import make_state
 from speciate.scheduling.tenants import OUTPUT_WEIGHT
 
@@ -61,7 +61,7 @@ class TokenScheduler:
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
         if seq.tier is REALTIME:
             state.realtime[seq.seq_id] = seq
-            num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
+            num_outputs = state.lengths[seq.tier].estimate(work.tenant, work.max_tokens)
             state.model.margin.promise(work.segment.slo.share, num_outputs)
 
     def abort(self, seq_id: int, now_s: float) -> None:
@@ -93,7 +93,9 @@ class TokenScheduler:
             raise InvariantError(f"commit of step {outcome.plan.step_id}, which is not in flight")
         self._in_flight = self._resident_load = None
         if not outcome.lost:
-            self._state.model.observe(draft.features(), outcome.observed_s, draft.is_cut, draft.num_streams)
+            self._state.model.observe(
+                draft.features(), outcome.observed_s, draft.is_cut, draft.num_streams, draft.has_prompts
+            )
         self._observe_pace(draft, now_s)
         tokens = dict(outcome.tokens)
         token_s = in_ticks_s(outcome.observed_s / max(1, draft.num_tokens))
@@ -186,14 +188,17 @@ class TokenScheduler:
 
     def _draft(self, now_s: float) -> Draft:
         self._num_plans += 1
-        margin, num_streams = self._state.model.margin, len(self._state.residents.decoding[REALTIME])
+        state, margin = self._state, self._state.model.margin
+        num_streams = len(state.residents.decoding[REALTIME])
+        has_prompts = bool(state.residents.prefilling[INTERACTIVE] or state.waiting[INTERACTIVE].num_waiting)
         return Draft(
             step_id=self._num_plans,
             now_s=now_s,
-            costs=self._state.model.costs,
+            costs=state.model.costs,
             num_streams=num_streams,
-            gamma=margin.gamma_for(num_streams),
-            strict_gamma=margin.strict_for(num_streams),
+            has_prompts=has_prompts,
+            gamma=margin.gamma_for(num_streams, has_prompts),
+            strict_gamma=margin.strict_for(num_streams, has_prompts),
             block_tokens=self._shape.block_tokens,
             tokens_left=self._shape.max_step_tokens,
             sequences_left=self._shape.max_step_sequences,
@@ -291,7 +296,7 @@ class TokenScheduler:
 
     def _finish(self, seq: Sequence) -> None:
         state = self._state
-        state.lengths[seq.tier].observe(len(seq.outputs))
+        state.lengths[seq.tier].observe(seq.work.tenant, len(seq.outputs))
         state.residents.remove(seq)
         state.memory.detach(seq)
         state.leave(seq)

@@ -128,6 +128,12 @@ def _aimd(tokens: int, max_window: float) -> Build:
     return _one(lambda shape, options: AimdGateway(fcfs(shape, options, step_tokens=tokens), knobs))
 
 
+def _aimd_priority(tokens: int, max_window: float) -> Build:
+    """The same gateway in front of priorities: what Tidal and llm-d's Batch Gateway recommend."""
+    knobs = AimdOptions(max_window=max_window, first_window=min(8.0, max_window))
+    return _one(lambda shape, options: AimdGateway(vllm_priority(shape, options, step_tokens=tokens), knobs))
+
+
 POLICIES: dict[str, Build] = {
     "speciate": ours(),
     "speciate-reserved": ours(reservations=(Reservation(),)),
@@ -158,6 +164,9 @@ POLICIES: dict[str, Build] = {
     "qoserve-careful": _qoserve(0.001, 1.5),
     "aimd-128": _aimd(128, 64),
     "aimd-128-window-16": _aimd(128, 16),
+    "aimd-priority-128-window-4": _aimd_priority(128, 4),
+    "aimd-priority-256-window-4": _aimd_priority(256, 4),
+    "aimd-priority-256": _aimd_priority(256, 64),
     "aimd-256": _aimd(256, 64),
     "aimd-512": _aimd(512, 64),
     "silo-30-50-20": silos(_cut(0.3, 0.5)),

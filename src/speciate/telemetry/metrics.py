@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from speciate.core.engine import TokenEngineShape
 from speciate.core.output import Finish, FinishReason
+from speciate.core.picture import PictureRequest
 from speciate.core.replica import ReplicaLoad
 from speciate.core.request import EmbedRequest, GenerateRequest
 from speciate.core.scheduler import Decision
@@ -46,6 +47,7 @@ _GAP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2
 _E2E_BUCKETS_S = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
 _TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+_ITEM_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _LABELS = ("model_name", "tier", "segment")
 
 
@@ -85,6 +87,13 @@ class Metrics:
         self.step_tokens = HistogramFamily(
             "vllm:iteration_tokens_total", "Tokens computed by a step.", ("model_name",), _TOKEN_BUCKETS, self.registry
         )
+        self.stage_seconds = HistogramFamily(
+            "speciate:image_step_seconds", "Duration of an image step, s.", ("model_name", "stage"), _STEP_BUCKETS_S,
+            self.registry,
+        )  # fmt: skip
+        self.pass_items = HistogramFamily(
+            "speciate:image_pass_items", "Pictures that shared a pass.", ("model_name",), _ITEM_BUCKETS, self.registry
+        )
         self._cache_config = Gauge(
             "vllm:cache_config_info",
             "Always 1; the KV cache in its labels.",
@@ -114,6 +123,10 @@ class Metrics:
         self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
         if self.exporter is not None:
             self.exporter.failed(request, "rate_limit_exceeded", now_s)
+
+    def refused_picture(self, model: str, request: PictureRequest) -> None:
+        segment = request.segment
+        self.counter("vllm:admission_rejections", model, segment.tier, segment.name).inc()
 
     def embedded(self, request: EmbedRequest, num_tokens: int, now_s: float) -> None:
         if self.exporter is not None:

@@ -84,6 +84,15 @@ def test_a_server_that_is_told_not_to_wait_does_not() -> None:
     assert may_run(made, job(1, 2, 30)) == [1]
 
 
+def test_one_that_does_not_wait_says_so_beside_what_would_be_rented() -> None:
+    made = holding(Hands(12), {"here": {"hourly": NIGHT, "waits": False}, "offers": OFFERS})
+    assert may_run(made, job(1, 2, 30)) == [1]
+    outlook = made.outlook_of(1)
+    assert outlook is not None
+    assert outlook.stance is not None
+    assert (outlook.stance.may_run, outlook.stance.rule) == (True, "flat")
+
+
 def test_what_would_be_rented_is_worked_out_and_holds_nobody_back() -> None:
     made = holding(Hands(12), {"offers": OFFERS})
     assert may_run(made, job(1, 40, 36)) == [1]

@@ -12,7 +12,7 @@ from speciate.cli.batch_markets import outlook_text, print_estimate
 from speciate.scaling.runs import MarketHistory
 from speciate.scaling.spec import parse_markets, scheduled
 from speciate.scaling.waiting import Stance
-from speciate.scaling.ways import LocalWork, ways
+from speciate.scaling.ways import RENTED, LocalWork, ways
 
 HOUR_S = 3600.0
 NOON_S = time.mktime((2026, 11, 25, 12, 0, 0, 0, 0, 0))
@@ -83,7 +83,7 @@ def test_an_outlook_in_a_sentence(stance: Stance | None, said: str) -> None:
 def test_what_a_fleet_would_rent_and_that_there_is_none() -> None:
     spec = parse_markets(MARKETS)
     work = LocalWork(80 * HOUR_S, 0.0, NOON_S + 24 * HOUR_S, NOON_S, 0.9)
-    rented = next(way for way in ways(spec, scheduled(spec), work, MarketHistory(), 4) if way.name == "here and rented")
+    rented = next(way for way in ways(spec, scheduled(spec), work, MarketHistory(), 4) if way.name == RENTED)
     found = outlook_answer(JobOutlook(NOON_S, Stance("1", True, "wall", 0.0), rented))
     text = outlook_text(msgspec.to_builtins(found))
     assert "A fleet would start" in text

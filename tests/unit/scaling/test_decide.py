@@ -145,6 +145,25 @@ def test_cheap_hours_are_not_waited_through() -> None:
     assert hold.market is None
 
 
+def test_of_several_on_demand_markets_the_cheapest_of_each_hour_counts() -> None:
+    """By day one is cheaper, by night the other: work waits for the night, and changes over to it."""
+
+    def price(market: str, at_s: float) -> float | None:
+        return {"wall": 3.0, "night": 4.0 if at_s < 4 * HOUR_S else 0.5}[market]
+
+    night = replace(WALL, name="night", price_usd_per_h=4.0)
+    views = (WALL, night)
+    ahead = outlook(views, MarketHistory(), OPTIONS, price)
+    assert [ahead.hourly_usd("wall", hour * HOUR_S) for hour in (0, 5)] == [3.0, 0.5]
+    early = decide(job(2, 8), views, MarketHistory(), plan(ahead, job(2, 8)), OPTIONS)
+    assert isinstance(early, Hold)
+    later = replace(job(2, 8), now_s=4.5 * HOUR_S, held="wall")
+    views = (WALL, replace(night, price_usd_per_h=0.5))
+    moved = decide(later, views, MarketHistory(), plan(ahead, job(2, 8)), OPTIONS)
+    assert isinstance(moved, Run)
+    assert (moved.market, moved.replaces) == ("night", "wall")
+
+
 def test_dirty_power_is_avoided_when_carbon_counts() -> None:
     clean = replace(SPOT, name="clean", price_usd_per_h=1.1, gco2_per_kwh=50.0, power_kw=1.0)
     dirty = replace(SPOT, name="dirty", gco2_per_kwh=700.0, power_kw=1.0)

@@ -70,6 +70,11 @@ def test_only_the_sure_share_of_the_pace_is_counted_on() -> None:
     assert said(job("a", 7, 34), sure=0.3185)["a"].rule == "wall"
 
 
+def test_a_year_of_slack_does_not_hide_the_night() -> None:
+    assert not said(job("a", 5, 366 * 24))["a"].may_run
+    assert said(job("a", 5, 366 * 24), hour=23.0)["a"].may_run
+
+
 def test_nothing_to_do() -> None:
     assert said() == {}
 

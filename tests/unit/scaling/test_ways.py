@@ -69,6 +69,12 @@ def test_what_is_too_much_for_this_machine_is_rented() -> None:
     assert four[RENTED].cost_usd.p90 <= four[ON_DEMAND].cost_usd.mean
 
 
+def test_this_machine_stands_aside_where_rented_ones_are_cheaper() -> None:
+    work = LocalWork(60 * HOUR_S, 0.0, 36 * HOUR_S, 12 * HOUR_S)
+    dear = found({"here": {"usd_per_h": 0.6}, "offers": OFFERS}, work)
+    assert dear[RENTED].cost_usd.p90 <= dear[ON_DEMAND].cost_usd.mean
+
+
 def test_as_few_machines_as_keep_the_deadline() -> None:
     work = LocalWork(60 * HOUR_S, 0.0, 18 * HOUR_S, 12 * HOUR_S)
     tree = {"offers": OFFERS, "max_machines": 8}

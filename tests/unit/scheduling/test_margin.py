@@ -46,3 +46,24 @@ def test_after_a_change_of_the_machine_both_kinds_begin_with_the_widest_margin_k
     widest = margin.strict_for(0)
     margin.forget()
     assert margin.strict_for(1) == margin.strict_for(0) == widest
+
+
+def test_steps_beside_interactive_prompts_are_judged_by_their_own_errors() -> None:
+    """Deep chunks take longer than the model says: a bias of one kind must not be averaged away."""
+    margin = Margin(1.0, 4.0)
+    noisy(margin, 0.02, num_streams=1)
+    for _ in range(400):
+        margin.observe(1.2, 1.0, is_cut=True, num_streams=1, has_prompts=True)
+    assert margin.strict_for(1, has_prompts=True) >= 1.2
+    assert margin.strict_for(1, has_prompts=False) < 1.15
+
+
+def test_few_observations_are_trusted_little() -> None:
+    margin = Margin(1.0, 4.0)
+    draw, margins = Random(2), []
+    for _ in range(400):
+        margin.observe(draw.lognormvariate(0.0, 0.02), 1.0, is_cut=True, num_streams=1)
+        margins.append(margin.strict_for(1))
+    assert margins[18] == margins[19] == 1.25
+    assert margins[39] >= 1.125
+    assert margins[-1] < 1.1
