@@ -43,8 +43,12 @@ class DenoiseState:
     late_credit_s: float = 0.0
     """Device seconds that items which wait for too long may take."""
     rescued: Asset | None = None
-    """A model that was loaded for items which waited for too long; it stays until they were served."""
+    """A model that was loaded for items which waited for too long; it stays for a quantum."""
     rescued_at_s: float = -inf
+    rescue_load_s: float = 0.0
+    """What that load was expected to take."""
+    rescue_after_s: float = -inf
+    """No such load before this."""
 
     def is_ready(self, item: Item) -> bool:
         return self.residency is None or self.residency.is_ready(item.assets)
