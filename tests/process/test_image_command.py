@@ -21,7 +21,7 @@ needs_weights = pytest.mark.skipif(
 def test_it_draws_to_a_file_and_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "circle.webp"
     status = main(["image", "a red circle", "-o", str(out), "--steps", "3", "--seed", "5", "--show", "blocks",
-                   "--sampler", "euler", "--lora", "pocket-night:0.5"])  # fmt: skip
+                   "--sampler", "euler", "--lora", "pocket-stripes:0.5"])  # fmt: skip
     assert status == 0
     printed = capsys.readouterr().out
     assert f"{out}  (seed 5)" in printed
@@ -31,7 +31,7 @@ def test_it_draws_to_a_file_and_shows_it(tmp_path: Path, capsys: pytest.CaptureF
     recipe = read_recipe(out.read_bytes())
     assert recipe is not None
     assert (recipe.prompt, recipe.steps, recipe.seed, recipe.sampler) == ("a red circle", 3, 5, "euler")
-    assert recipe.loras == (("pocket-night", 0.5),)
+    assert recipe.loras == (("pocket-stripes", 0.5),)
 
 
 @needs_weights
@@ -55,7 +55,7 @@ def test_several_have_numbers_and_the_same_seed_gives_the_same_picture(tmp_path:
         (["--model", "/nowhere"], "no model_index.json"),
         (["--sampler", "magic"], "no sampler 'magic'"),
         (["--lora", "/nowhere.safetensors"], "holds 0 .safetensors"),
-        (["--lora", "pocket-night:loud"], "'loud' is no number"),
+        (["--lora", "pocket-stripes:loud"], "'loud' is no number"),
         (["-o", "/nowhere/x.png"], "cannot be written"),
     ],
 )

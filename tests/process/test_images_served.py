@@ -35,7 +35,7 @@ async def test_text_and_pictures_side_by_side(pocket_image_server: Any) -> None:
         ]
         pictures = [
             client.images.generate(model=model, prompt="a red circle", extra_body={"seed": 5, "steps": 8})
-            for model in ("pocket-image", "pocket-night", "pocket-image")
+            for model in ("pocket-image", "pocket-stripes", "pocket-image")
         ]
         answers = await asyncio.gather(*chat, *pictures)
     assert {answer.choices[0].message.content for answer in answers[:3]} == {answers[0].choices[0].message.content}

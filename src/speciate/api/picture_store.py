@@ -6,7 +6,6 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from speciate.api.call import BytesReply, Call, Reply, Services, new_id
-from speciate.api.errors import Headers
 from speciate.core.errors import NotFound
 
 PATH = "/v1/images/content"
@@ -44,7 +43,7 @@ class PictureStore:
         kept = self._kept.get(name)
         if kept is None:
             raise NotFound(f"There is no picture {name!r} here; pictures are kept for {self._keep_s:.0f} s.")
-        return BytesReply(kept.data, content_type=kept.content_type, headers=_headers)
+        return BytesReply(kept.data, content_type=kept.content_type, headers=lambda: [(b"cache-control", b"private")])
 
     def _drop_old(self) -> None:
         now_s = time.monotonic()
@@ -54,7 +53,3 @@ class PictureStore:
                 return
             del self._kept[name]
             self._num_bytes -= len(oldest.data)
-
-
-def _headers() -> Headers:
-    return [(b"cache-control", b"private")]

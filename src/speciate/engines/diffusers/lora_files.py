@@ -80,21 +80,24 @@ def _layer_weights(
     layers: dict[str, nn.Module],
 ) -> dict[str, LoraWeights]:
     own = {name.removeprefix(f"{part}."): tensor for name, tensor in named.items() if name.startswith(f"{part}.")}
+    own_alphas = {name.removeprefix(f"{part}."): value for name, value in alphas.items()}
     if own and not any("lora_A" in name for name in own):
-        convert = convert_state_dict_to_peft if part.startswith("text_encoder") else convert_unet_state_dict_to_peft
-        own = convert(own)
+        convert: Any = (
+            convert_state_dict_to_peft if part.startswith("text_encoder") else convert_unet_state_dict_to_peft
+        )
+        own, own_alphas = convert(own), convert(own_alphas)
     weights: dict[str, LoraWeights] = {}
     for name in own:
         if name.endswith(".lora_A.weight"):
             layer = name.removesuffix(".lora_A.weight")
-            alpha = _alpha(part, layer, alphas, metadata)
+            alpha = _alpha(part, layer, own_alphas, metadata)
             weights[layer] = _checked(file, layer, own, alpha, layers)
     return weights
 
 
 def _alpha(part: str, layer: str, alphas: dict[str, float], metadata: dict[str, Any]) -> float | None:
     """The file's own, else PEFT's for the layer or for all; None: as the rank."""
-    for key in (f"{part}.{layer}.alpha", f"{layer}.alpha"):
+    for key in (f"{layer}.alpha", f"{layer}.lora_A.weight.alpha"):
         if key in alphas:
             return float(alphas[key])
     pattern = metadata.get(f"{part}.alpha_pattern") or {}

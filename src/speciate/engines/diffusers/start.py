@@ -82,25 +82,19 @@ def step_arguments(item: Item) -> dict[str, Any]:
 
 
 def _timesteps(spec: DenoiseSpec, sampler: Any) -> tuple[Tensor, ...]:
-    first = 0 if spec.source is None else _first_index(spec, sampler)
-    timesteps = tuple(sampler.timesteps[first:])
-    if not timesteps or _num_run(spec) == 0:
-        strength = 0.0 if spec.source is None else spec.source.strength
+    if spec.source is not None and int(spec.num_steps * spec.source.strength) < 1:
         raise InvalidRequest(
-            f"Strength {strength} of {spec.num_steps} steps leaves none to run; raise strength or steps.",
+            f"Strength {spec.source.strength} of {spec.num_steps} steps leaves none to run; raise strength or steps.",
             param="strength",
         )
-    return timesteps
-
-
-def _num_run(spec: DenoiseSpec) -> int:
-    """Of the steps asked for; samplers may have more timesteps than steps."""
-    strength = 1.0 if spec.source is None else spec.source.strength
-    return min(int(spec.num_steps * strength), spec.num_steps)
+    return tuple(sampler.timesteps[_first_index(spec, sampler) :])
 
 
 def _first_index(spec: DenoiseSpec, sampler: Any) -> int:
-    return int((spec.num_steps - _num_run(spec)) * sampler.order)
+    if spec.source is None:
+        return 0
+    num_run = min(int(spec.num_steps * spec.source.strength), spec.num_steps)
+    return int(max(spec.num_steps - num_run, 0) * sampler.order)
 
 
 def _noise(item: Item, shape: tuple[int, ...], loaded: LoadedFamily) -> Tensor:

@@ -110,11 +110,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def stock(kind: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A folder, and the stock pipeline that was saved there."""
+    """A folder, and the stock pipeline that reads it."""
     torch.manual_seed(11)
-    pipeline = KINDS[kind]()
     folder = tmp_path_factory.mktemp(kind)
-    pipeline.save_pretrained(folder)
+    made = KINDS[kind]()
+    made.save_pretrained(folder)
+    pipeline = type(made).from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return folder, pipeline
 

@@ -66,6 +66,7 @@ def stock(base: Path, loras: dict[str, Path], uses: tuple[AdapterUse, ...]) -> T
 SETS = [(), (AdapterUse("ink"),), (AdapterUse("glow", 0.7),), (AdapterUse("ink", 0.5), AdapterUse("glow", 1.2))]
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's advice to the stock pipeline
 def test_rows_with_sets_of_their_own_equal_the_stock_pipeline(
     sd: Any, sd_folder: Path, loras: dict[str, Path], differ: Callable[[Tensor, Tensor], float]
 ) -> None:
