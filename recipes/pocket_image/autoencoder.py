@@ -23,9 +23,26 @@ _LOG_VARIANCE = -8.0
 
 def train_autoencoder(folder: Path, num_steps: int, seed: int, batch: int = 48, rate: float = 3e-3) -> None:
     """Writes `folder`/vae, its latents scaled so that each channel has mean 0 and deviation 1."""
+    model = _opened(folder / "vae")
+    rng = _train(model, folder, num_steps, seed, batch, rate)
+    _normalise(model, rng)
+    model.save_pretrained(folder / "vae")
+
+
+def train_decoder(folder: Path, num_steps: int, seed: int, batch: int = 48, rate: float = 2e-3) -> None:
+    """Goes on with the decoder alone: latents, and so a UNet that was trained on them, stay as they are."""
+    model = _opened(folder / "vae")
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    _train(model, folder, num_steps, seed, batch, rate)
+
+
+def _train(model: AutoencoderKL, folder: Path, num_steps: int, seed: int, batch: int, rate: float) -> random.Random:
     torch.manual_seed(seed)
-    rng, model = random.Random(seed), _opened(folder / "vae")
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    rng = random.Random(seed)
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, num_steps, pct_start=0.1)
     started_s = time.process_time()
     for step in range(1, num_steps + 1):
@@ -40,8 +57,7 @@ def train_autoencoder(folder: Path, num_steps: int, seed: int, batch: int = 48, 
             print(f"step {step} error {error:.4f} cpu {time.process_time() - started_s:.0f} s", flush=True)
         if step % 200 == 0 or step == num_steps:
             model.save_pretrained(folder / "vae")
-    _normalise(model, rng)
-    model.save_pretrained(folder / "vae")
+    return rng
 
 
 def _opened(folder: Path) -> AutoencoderKL:
@@ -87,10 +103,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--num-steps", type=int, default=550)
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    train_autoencoder(given.folder, given.num_steps, given.seed, rate=given.rate)
+    train = train_decoder if given.decoder_only else train_autoencoder
+    train(given.folder, given.num_steps, given.seed, rate=given.rate)
 
 
 if __name__ == "__main__":
