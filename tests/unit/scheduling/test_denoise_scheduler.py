@@ -8,9 +8,9 @@ from speciate.core.denoise_scheduler import Asset, DenoiseDecision, DenoiseWork,
 from speciate.core.errors import InvalidRequest, InvariantError
 from speciate.core.segment import Tier
 from speciate.costs.pass_table import PassTable
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 
 
 class Bench:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from speciate.core.denoise_scheduler import Asset, FetchDone, LoadDone, LoadPlan
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
 
 MODELS = "abcde"
 

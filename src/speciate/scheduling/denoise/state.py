@@ -6,14 +6,14 @@ from math import inf
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset
 from speciate.core.segment import Tier
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.outlook import Outlook, make_outlook
-from speciate.scheduling.pass_time import KindSeconds, PassTimeModel
-from speciate.scheduling.promise_guard import PromiseGuard
-from speciate.scheduling.residency import Residency
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.outlook import Outlook, make_outlook
+from speciate.scheduling.denoise.pass_time import KindSeconds, PassTimeModel
+from speciate.scheduling.denoise.promise_guard import PromiseGuard
+from speciate.scheduling.denoise.residency import Residency
+from speciate.scheduling.denoise.turns import Turns
 from speciate.scheduling.tenants import Tenants
-from speciate.scheduling.turns import Turns
 
 LEAST_USES = 4
 ITEMS_A_USE = 16

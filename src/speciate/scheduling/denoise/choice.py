@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, LoadPlan
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.denoise_state import DenoiseState
-from speciate.scheduling.outlook import Outlook
-from speciate.scheduling.pass_batch import BatchBounds, best_batch, can_share
-from speciate.scheduling.turns import ModelGroup, first_group
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.outlook import Outlook
+from speciate.scheduling.denoise.pass_batch import BatchBounds, best_batch, can_share
+from speciate.scheduling.denoise.state import DenoiseState
+from speciate.scheduling.denoise.turns import ModelGroup, first_group
 
 MAX_TRIES = 16
 """Leaders that are tried where the device's other users leave little time."""
