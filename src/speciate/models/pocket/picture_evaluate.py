@@ -15,6 +15,9 @@ Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 PARTS = ("shape", "colour", "count", "place", "clean")
 
 
+PARTS = ("shape", "colour", "count", "place", "clean")
+
+
 @dataclass(slots=True)
 class Agreement:
     """How many pictures show all that was asked, and each part of it; with the first few that do not."""
