@@ -75,7 +75,7 @@ def _parser() -> Parser:
     add("--negative", default="", metavar="TEXT", help="what should not be in it")
     add("--sampler", metavar="NAME", help="as ddim, euler or dpmpp_2m (default: the model's own)")
     add("--lora", action="append", default=[], metavar="PATH[:SCALE]",
-        help="a LoRA adapter, or pocket-outline, pocket-night or pocket-stripes; may be repeated")  # fmt: skip
+        help="a LoRA adapter, or pocket-outline or pocket-stripes; may be repeated")  # fmt: skip
     add("--seed", type=int, metavar="N", help="the same seed gives the same picture (default: a random one)")
     add("-n", type=count, default=1, metavar="N", help="pictures, with seeds one after the other")
     add("--threads", type=count, metavar="N", help="CPU threads (default: all cores)")

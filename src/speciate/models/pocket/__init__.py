@@ -11,7 +11,7 @@ TEXT_ADAPTER_DIR = Path(__file__).parent / "text-delivery"
 IMAGE_DIR = Path(__file__).parent / "image"
 """Folder of the pocket image model, in the diffusers layout."""
 
-IMAGE_STYLES = {style: Path(__file__).parent / f"image-{style}" for style in ("outline", "night", "stripes")}
+IMAGE_STYLES = {style: Path(__file__).parent / f"image-{style}" for style in ("outline", "stripes")}
 """Folders of its LoRA styles."""
 
 IMAGE_JUDGE_DIR = Path(__file__).parent / "image-judge"
