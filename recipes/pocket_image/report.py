@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--style", choices=STYLES)
     parser.add_argument("--num", type=int, default=127)
     parser.add_argument("--num-steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=1.25)
     parser.add_argument("--sampler", help="a diffusers class, as DPMSolverMultistepScheduler")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()

@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="a diffusers folder; its vae must be there")
     parser.add_argument("--checkpoint", type=Path, help="default: checkpoint.pt beside the folder")
-    parser.add_argument("--num-steps", type=int, default=4000)
+    parser.add_argument("--num-steps", type=int, default=4200)
     parser.add_argument("--num-pictures", type=int, default=24_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1.2e-3)

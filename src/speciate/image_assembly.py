@@ -42,7 +42,7 @@ POCKET_IMAGE = ModelSettings(
     path="pocket-image",
     kind="image",
     adapters=tuple(AdapterSettings(f"pocket-{style}", f"pocket-{style}") for style in IMAGE_STYLES),
-    image=ImageSettings(guidance=1.5),
+    image=ImageSettings(guidance=1.25),
 )
 
 

@@ -41,7 +41,7 @@ def drawer(engine: DiffusersEngine, num_steps: int, adapters: tuple[AdapterUse, 
         for first in range(0, len(prompts), AT_ONCE):
             ids = range(first, min(first + AT_ONCE, len(prompts)))
             for i in ids:
-                engine.add(DenoiseSpec(i, prompts[i], 32, 32, num_steps, seeds[i], guidance=1.5, adapters=adapters))
+                engine.add(DenoiseSpec(i, prompts[i], 32, 32, num_steps, seeds[i], guidance=1.25, adapters=adapters))
             step(Stage.ENCODE, ids, 0)
             for index in range(num_steps):
                 step(Stage.PASS, ids, index)
