@@ -73,7 +73,9 @@ def test_held_out_prompts_in_fifty_passes(engine: DiffusersEngine, judge: Pictur
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("style", IMAGE_STYLES)
-def test_styles_are_seen_and_mostly_keep_what_is_asked(engine: DiffusersEngine, judge: PictureJudge, style: Style) -> None:
+def test_styles_are_seen_and_mostly_keep_what_is_asked(
+    engine: DiffusersEngine, judge: PictureJudge, style: Style
+) -> None:
     agreement = evaluate_pictures(drawer(engine, 25, (AdapterUse(style),)), judge, 48, style=style)
     print(style, agreement.share, agreement.parts)
     assert agreement.share >= 0.4, agreement.misses
