@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     *(f"scheduling/{name}.py" for name in (
         "aside", "blocks", "draft", "evict", "fill", "fill_batch", "fill_interactive", "fill_realtime", "guard",
-        "least_squares", "limits", "margin", "memory", "order", "pace", "recent_error", "relegate", "report",
+        "least_squares", "lengths", "limits", "margin", "memory", "order", "pace", "recent_error", "relegate", "report",
         "sequence", "state", "step_time", "tenants", "token", "waiting",
     )),
     "scheduling/baselines/ablations.py",

@@ -27,6 +27,7 @@ def save_plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes[0][column].set(title=f"{num} base(s) a device, 4 devices", ylabel="done within 60 s, %", ylim=(0, 102))
         axes[1][column].set(xlabel="time compressed (load), times", ylabel="requests without a load, %", ylim=(0, 102))
     axes[0][0].legend(fontsize=8)
+    axes[1][0].legend(handles=axes[1][0].lines[-1:], fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ MIX = "three tiers"
 SHOWN_LOAD = 0.5
 """Of the panels that show one load."""
 COLOURS = ("#0b3d66", "#c4652f", "#5d8f3b", "#8a6fb0", "#b8892b", "#3b9a9a", "#a84d6d", "#7a7a7a")
+_BELOW: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "frameon": False}
 NAMES = {Tier.REALTIME: "real-time", Tier.INTERACTIVE: "interactive"}
 
 
@@ -33,12 +35,16 @@ def save_plots(cells: list[Cell], path: Path) -> None:
         _draw_attainment(axis, best, tier, colours)
     _draw_pareto(axes[0][2], [cell for cell in compared if cell.load == load], colours)
     _draw_rules(axes[1][0], there)
-    _draw_waste(axes[1][1], there)
+    _draw_waste(axes[1][1], [max(_of(compared, family, load), key=lambda cell: cell.wasted_share) for family in best])
     _draw_ablations(axes[1][2], [cell for cell in shown if cell.load == load])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _of(cells: list[Cell], family: str, load: float) -> list[Cell]:
+    return [cell for cell in cells if cell.family == family and cell.load == load]
 
 
 def _percent(share: Share) -> float:
@@ -60,7 +66,7 @@ def _draw_attainment(axis: Axes, best: dict[str, list[Cell]], tier: Tier, colour
             zorder=3 if family == OURS else 2,
         )
     axis.axhline(100 * NEEDED[tier], color="#999999", linewidth=1, linestyle="--")
-    axis.set(title=f"{NAMES[tier]} promises kept (dashed: what a load must keep)", xlabel="load", ylabel="% of offered")
+    axis.set(title=f"{NAMES[tier]} promises kept (dashed: needed)", xlabel="load", ylabel="% of offered")
     axis.set_ylim(-2, 103)
     _plain(axis)
 
@@ -72,7 +78,7 @@ def _draw_pareto(axis: Axes, cells: list[Cell], colours: dict[str, str]) -> None
         harvest = [cell.harvest_tokens_per_s.mean or 0.0 for cell in of_family]
         size = 90 if family == OURS else 35
         axis.scatter(kept, harvest, s=size, color=colour, marker="*" if family == OURS else "o", zorder=3)
-    axis.set(title=f"x{cells[0].load:g}: harvest beside real-time promises, every knob", xlabel="real-time kept, %")
+    axis.set(title=f"x{cells[0].load:g}: harvest, every knob", xlabel="real-time kept, %")
     axis.set_ylabel("batch tokens/s")
     axis.set_ylim(bottom=0)
     _plain(axis)
@@ -100,7 +106,7 @@ def _draw_rules(axis: Axes, cells: list[Cell]) -> None:
     axis.set(title=f"x{cells[0].load:g}: kept by three rules (above real-time)", xlabel="% of offered", xlim=(0, 103))
     handles, labels = axis.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: labels[place].startswith("interactive"))
-    axis.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=7, loc="lower right", framealpha=0.95)
+    axis.legend([handles[i] for i in order], [labels[i] for i in order], fontsize=7, **_BELOW, ncols=2)
     _plain(axis)
 
 
@@ -112,7 +118,7 @@ def _draw_waste(axis: Axes, cells: list[Cell]) -> None:
         axis.text(value, place, f" {value:.2f}", va="center", fontsize=8)
     axis.set_yticks(places, [cell.policy for cell in cells], fontsize=8)
     axis.invert_yaxis()
-    axis.set(title=f"x{cells[0].load:g}: step-seconds computed for nobody", xlabel="% of step-seconds")
+    axis.set(title=f"x{cells[0].load:g}: computed for nobody, worst knob", xlabel="% of step-seconds")
     axis.set_xlim(0, max(1.0, 1.15 * max(values)))
     _plain(axis)
 
@@ -132,7 +138,7 @@ def _draw_ablations(axis: Axes, cells: list[Cell]) -> None:
     axis.set_yticks(range(len(rows)), [cell.policy.removeprefix(f"{OURS}-") for cell in rows], fontsize=8)
     axis.invert_yaxis()
     axis.set(title=f"x{cells[0].load:g}: one idea taken out", xlabel="% kept by token deadlines", xlim=(0, 103))
-    axis.legend(fontsize=8, loc="lower left")
+    axis.legend(fontsize=8, **_BELOW, ncols=2)
     _plain(axis)
 
 

@@ -56,7 +56,7 @@ from speciate.runtime.garbage import collect_seldom
 from speciate.runtime.gateway import Gateway, ServedModel
 from speciate.runtime.replica import Replica
 from speciate.runtime.shared_device import SharedDevice
-from speciate.scheduling.shared_tokens import SharedTokenScheduler
+from speciate.scheduling.device.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.export import OtelOptions, RequestExporter
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics

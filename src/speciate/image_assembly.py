@@ -25,9 +25,9 @@ from speciate.runtime.model_shelf import LoadedShelf
 from speciate.runtime.painter import Painter
 from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.shared_device import SharedDevice
-from speciate.scheduling.arbiter import Arbiter
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.denoise_options import DenoiseOptions
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
+from speciate.scheduling.device.arbiter import Arbiter
 from speciate.telemetry.metrics import Metrics
 from speciate.telemetry.picture_metrics import PictureMetrics
 

@@ -61,7 +61,7 @@ from speciate.runtime.model_shelf import LoadedShelf
 from speciate.runtime.painter import Painter
 from speciate.runtime.picture_door import PictureDoor
 from speciate.runtime.replica import Replica
-from speciate.scheduling.denoise import DenoiseScheduler
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.metrics import BatchMetrics, Metrics, ReplicaMetrics
 from speciate.telemetry.picture_metrics import PictureMetrics

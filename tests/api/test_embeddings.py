@@ -45,7 +45,8 @@ def test_bad_input_is_named(server):
 
 def test_models_are_listed_and_found_by_names_with_slashes(server):
     client = server.openai()
-    assert {m.id for m in client.models.list()} == {"fake", "org/fake-lora", "plain", "fake-embed"}
+    served = {m.id for m in client.models.list()}
+    assert served == {"fake", "org/fake-lora", "plain", "fake-embed", "fake-image", "fake-ink"}
     model = client.models.retrieve("org/fake-lora")
     assert (model.id, model.object, model.owned_by) == ("org/fake-lora", "model", "speciate")
     assert model.parent == "fake"

@@ -22,9 +22,9 @@ from speciate.core.errors import EngineFailed
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.pass_table import PassCost, PassTable
 from speciate.engines.fake_denoise import FakeDenoiseEngine, expected_picture, fake_facts
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 
 MODELS = ("alpha", "beta", "gamma")
 ADAPTERS = ("ink", "oil")

@@ -40,7 +40,7 @@ class AdmissionOptions(Struct, frozen=True):
     """Interactive work is refused when its first token is expected later than this many TTFTs."""
 
     output_share: float = 0.5
-    """Share of `max_tokens` that batch work is expected to write, for windows."""
+    """Share of `max_tokens` that batch work is expected to write, for windows, before any outputs are known."""
     pictures: PictureLimits = PictureLimits()
 
     def queue(self, tier: Tier) -> QueueLimits:
@@ -169,11 +169,17 @@ def predict_e2e_s(tier: Tier, demand: Demand, load: ReplicaLoad, limits: Admissi
     """Until the last token. Batch gets what the promises of faster tiers leave; others are only held to one token."""
     if tier is not Tier.BATCH:
         return predict_ttft_s(tier, demand, load)
-    num_outputs = ceil(limits.output_share * demand.max_tokens)
+    num_outputs = expected_outputs(demand, load, limits)
     ahead_s = sum(load.tiers[t].backlog_s for t in Tier)
     work_s = _prompt_s(demand, load) + num_outputs * (load.step_s + load.decode_token_s)
     promised = sum(load.tiers[t].demand for t in (Tier.REALTIME, Tier.INTERACTIVE))
     return load.margin * (ahead_s + work_s) / max(MIN_BATCH_SHARE, 1.0 - promised)
+
+
+def expected_outputs(demand: Demand, load: ReplicaLoad, limits: AdmissionOptions) -> int:
+    """Output tokens that batch work is expected to have: what it lately had, before that a share of what is allowed."""
+    known = load.tiers[Tier.BATCH].output_tokens
+    return ceil(limits.output_share * demand.max_tokens) if known is None else min(known, demand.max_tokens)
 
 
 def _prompt_s(demand: Demand, load: ReplicaLoad) -> float:

@@ -107,7 +107,7 @@ class _Run:
         self._began_s = self._clock.now_s()
         for work in works:
             self._arrive(*work, replica)
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it is queued before the next one is judged
 
     def _now_s(self) -> float:
         return self._clock.now_s() - self._began_s

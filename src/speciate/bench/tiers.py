@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, structs
 
-from speciate.admission.admit import AdmissionOptions
+from speciate.admission.admit import AdmissionOptions, QueueLimits
 from speciate.bench.cells import Job
 from speciate.bench.families import family_of, has_admission, scheduler_name
 from speciate.bench.real_run import RealRun, RealSetting, run_real
@@ -49,6 +49,8 @@ REALTIME_SHARE, CHAT_SHARE = 0.05, 0.30
 """What real-time work and chat ask of the device at load 1, by the calibration's marginal seconds."""
 BACKLOG_SHARE = 1.2
 """Batch work filed at the start, in devices: more than can be done."""
+LIMITS = AdmissionOptions(batch=QueueLimits(max_waiting=1_000_000, max_tokens=1 << 40))
+"""The defaults, but for the length of the batch queue: the backlog of a long run is filed at once."""
 PERIOD_S = 10.0
 """Chat swings between half and one and a half times its rate."""
 
@@ -95,6 +97,8 @@ class TiersBench(Struct, frozen=True):
     calibration: StepCalibration
     segments: dict[Tier, Segment]
     engine: StepEngine | None = None
+    rates: StepCalibration | None = None
+    """What arrival rates and promises were scaled by, where the same requests are to be simulated by another one."""
 
     def run(self, side: str, job: Job) -> tuple[CellRun, RealRun | None]:
         if side == SIMULATED:
@@ -113,7 +117,7 @@ class TiersBench(Struct, frozen=True):
             segments=self.segments,
             scheduler=partial(self._scheduler, job.policy, self.engine.shape),
             window_s=job.window_s,
-            limits=AdmissionOptions() if has_admission(job.policy) else None,
+            limits=LIMITS if has_admission(job.policy) else None,
             seed=job.seed,
         )
         return run_real(self.requests(job), setting)
@@ -126,7 +130,7 @@ class TiersBench(Struct, frozen=True):
             seats=lambda: seats(scheduler_name(job.policy), self.calibration, self._options()),
             window_s=job.window_s,
             drain_s=2.0,
-            limits=AdmissionOptions() if has_admission(job.policy) else None,
+            limits=LIMITS if has_admission(job.policy) else None,
             faults=Faults(noise=self.calibration.noise),
             seed=job.seed,
         )
@@ -143,7 +147,7 @@ class TiersBench(Struct, frozen=True):
 
     def requests(self, job: Job) -> Iterator[SimRequest]:
         """Drawn by seed: equal for all policies and both sides."""
-        cost = partial(mean_cost_s, self.calibration)
+        cost = partial(mean_cost_s, self.rates or self.calibration)
         chat_per_s = CHAT_SHARE / cost(*MEAN_CHAT) * job.load
         spoken_per_s = REALTIME_SHARE / cost(*MEAN_SPOKEN) * job.load if job.mix != "no real-time" else 0.0
         num_batch = round(BACKLOG_SHARE * job.window_s / cost(*MEAN_CHAT))

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         sides=tuple(given.sides),
     )
     engine = load_engine(given.model) if REAL in given.sides else None
-    bench = TiersBench(calibration, scaled_promises(calibration), engine)
+    rates = load_calibration(str(given.rates)) if given.rates else calibration
+    bench = TiersBench(calibration, scaled_promises(rates), engine, rates)
     for segment in bench.segments.values():
         console.print(f"{segment.tier}: {segment.slo}", style="dim")
     cells = run_cells(bench, plan, given.out, lambda cell: console.print(_line(cell), style="dim"))
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--calibration", type=Path, required=True, help="what `speciate bench calibrate` wrote for this model")
+    add("--rates", type=Path, help="scale requests and promises by this calibration instead")
     add("--model", default="pocket", help="a model folder, or a pocket model (default pocket)")
     add("--policies", nargs="+", default=POLICIES, choices=list(all_policies()), metavar="POLICY")
     add("--loads", type=float, nargs="+", default=(0.5, 1.0, 1.5))

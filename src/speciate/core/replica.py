@@ -17,6 +17,8 @@ class TierLoad(Struct, frozen=True):
     demand: float = 0.0
     """Share of the device, 0..1, that the running sequences of this tier need to keep their promised pace; of real-time
     work also those that wait."""
+    output_tokens: int | None = None
+    """90th percentile of the lengths of its last outputs; None before enough are known."""
 
 
 class ReservedShare(Struct, frozen=True):

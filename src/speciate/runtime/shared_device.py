@@ -2,7 +2,7 @@
 
     loop of a replica:  take -> plan -> step -> release        (pass_on instead, when nothing that it has is so short)
 
-The decision is `scheduling.arbiter`'s; this file only waits. All of it runs on one event loop.
+The decision is `scheduling.device.arbiter`'s; this file only waits. All of it runs on one event loop.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Protocol
 from speciate.core.arbiter import Sharer, Wish
 from speciate.core.errors import InvariantError
 from speciate.core.ports import Clock
-from speciate.scheduling.arbiter import Arbiter, Grant
+from speciate.scheduling.device.arbiter import Arbiter, Grant
 
 RETRY_S = 0.05
 """How long after everybody passed they are asked again: guards come down with time alone."""

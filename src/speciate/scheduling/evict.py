@@ -134,7 +134,7 @@ def _has_room(state: TokenState, draft: Draft, seq: Sequence, num_blocks: int) -
 def _expected_blocks(state: TokenState, seq: Sequence) -> int:
     if seq.is_pinned:
         return seq.max_blocks
-    num_outputs = state.lengths[seq.tier].estimate(seq.work.max_tokens, len(seq.outputs))
+    num_outputs = state.lengths[seq.tier].estimate(seq.work.tenant, seq.work.max_tokens, len(seq.outputs))
     num_tokens = len(seq.work.prompt_tokens) + num_outputs - 1
     return min(seq.max_blocks, state.memory.num_blocks_for(num_tokens))
 

@@ -58,7 +58,7 @@ def _is_urgent(state: TokenState, draft: Draft, seq: Sequence) -> bool:
     """Asked of every batch decode of a full step: of one with time to spare not again before half of it has passed."""
     if draft.now_s < seq.patient_until_s:
         return False
-    num_outputs = state.lengths[BATCH].estimate(seq.work.max_tokens, len(seq.outputs))
+    num_outputs = state.lengths[BATCH].estimate(seq.work.tenant, seq.work.max_tokens, len(seq.outputs))
     urgency = state.pace.urgency(seq, num_outputs, draft.costs, draft.used_s, draft.now_s)
     spare_s = (URGENT - urgency) * batch_horizon_s(seq)
     seq.patient_until_s = draft.now_s + min(PATIENT_S, spare_s / 2)

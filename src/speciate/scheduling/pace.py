@@ -1,4 +1,4 @@
-"""What batch work and output lengths look like lately: the estimates behind laxity and KV reservation."""
+"""How fast batch work goes lately, and how little time that leaves a sequence: laxity."""
 
 from math import inf
 
@@ -8,29 +8,6 @@ from speciate.scheduling.waiting import batch_horizon_s
 
 RATE = 0.05
 URGENT = 0.9
-SPREADS = 2.0
-"""Mean plus this many mean absolute deviations is about the 90th percentile of output lengths."""
-LONGER = 1.25
-"""An output that outgrew its estimate is expected to end this much further on."""
-
-
-class OutputLengths:
-    """How many tokens outputs of a tier have; only for reserving memory and laxity, never for order."""
-
-    def __init__(self) -> None:
-        self._mean: float | None = None
-        self._spread = 0.0
-
-    def observe(self, num_tokens: int) -> None:
-        if self._mean is None:
-            self._mean, self._spread = float(num_tokens), num_tokens / 2
-        self._spread += RATE * (abs(num_tokens - self._mean) - self._spread)
-        self._mean += RATE * (num_tokens - self._mean)
-
-    def estimate(self, max_tokens: int, generated: int) -> int:
-        """About the 90th percentile given what is generated already; half of what is allowed before any is known."""
-        guess = max_tokens / 2 if self._mean is None else self._mean + SPREADS * self._spread
-        return min(max_tokens, max(int(guess), int(generated * LONGER) + 1))
 
 
 class BatchPace:

@@ -92,4 +92,5 @@ def _tier_load(state: TokenState, tier: Tier, resident: ResidentTier) -> TierLoa
         waiting_tokens=num_tokens,
         backlog_s=num_steps * costs.base_s + num_tokens * costs.prefill_s,
         demand=sum(_demand(state, seq) for seq in state.realtime.values()) if is_realtime else resident.demand,
+        output_tokens=state.lengths[tier].typical(),
     )

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from speciate.core.engine import TokenEngineShape
 from speciate.core.segment import Tier
 from speciate.scheduling.guard import ArrivalGuard
+from speciate.scheduling.lengths import OutputLengths
 from speciate.scheduling.memory import KvMemory
 from speciate.scheduling.options import TokenSchedulerOptions
 from speciate.scheduling.order import Key
-from speciate.scheduling.pace import BatchPace, OutputLengths
+from speciate.scheduling.pace import BatchPace
 from speciate.scheduling.sequence import Phase, Sequence
 from speciate.scheduling.step_time import StepTimeModel
 from speciate.scheduling.tenants import Tenants

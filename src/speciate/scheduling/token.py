@@ -61,7 +61,7 @@ class TokenScheduler:
         state.guards[seq.tier].observe_arrival(seq.ttft_s, now_s)
         if seq.tier is REALTIME:
             state.realtime[seq.seq_id] = seq
-            num_outputs = state.lengths[seq.tier].estimate(work.max_tokens, 0)
+            num_outputs = state.lengths[seq.tier].estimate(work.tenant, work.max_tokens)
             state.model.margin.promise(work.segment.slo.share, num_outputs)
 
     def abort(self, seq_id: int, now_s: float) -> None:
@@ -296,7 +296,7 @@ class TokenScheduler:
 
     def _finish(self, seq: Sequence) -> None:
         state = self._state
-        state.lengths[seq.tier].observe(len(seq.outputs))
+        state.lengths[seq.tier].observe(seq.work.tenant, len(seq.outputs))
         state.residents.remove(seq)
         state.memory.detach(seq)
         state.leave(seq)

@@ -6,9 +6,9 @@ from statistics import fmean
 
 from msgspec import Struct
 
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.residency import Residency, ResidencyOptions, WorthOf, expected_worth, recency
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.residency import Residency, ResidencyOptions, WorthOf, expected_worth, recency
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 from speciate.sim.hit_rates import belady_hits, forced_belady_hits, lru_hits
 from speciate.sim.longtail_baselines import BASELINES, LruBytes, RequestDevice, RequestFleet
 from speciate.sim.longtail_devices import PassDevice, tail_table

@@ -14,7 +14,7 @@ from random import Random
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset
 from speciate.costs.pass_table import PassCurves
-from speciate.scheduling.residency import AssetFacts
+from speciate.scheduling.denoise.residency import AssetFacts
 from speciate.sim.longtail_devices import NOISE, TOKENS, DeviceTotals
 from speciate.sim.longtail_trace import TailRequest
 from speciate.sim.world import Priority, World

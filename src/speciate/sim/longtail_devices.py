@@ -8,8 +8,8 @@ from speciate.core.denoise import DenoisePlan, ItemFacts, Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseWork, FetchDone, LoadDone, LoadPlan, StepDone
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.pass_table import PassCost, PassCurves, PassTable
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.residency import AssetFacts
+from speciate.scheduling.denoise.residency import AssetFacts
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 from speciate.sim.longtail_trace import TailRequest
 from speciate.sim.world import Priority, World
 

@@ -20,7 +20,7 @@ from random import Random
 from msgspec import Struct
 
 from speciate.core.denoise_scheduler import Asset
-from speciate.scheduling.residency import AssetFacts
+from speciate.scheduling.denoise.residency import AssetFacts
 
 GIB = 1 << 30
 BASE_OFFSET, BASE_POWER = 5.0, 2.85

@@ -6,7 +6,7 @@ from speciate.core.denoise import ItemFacts, Stage
 from speciate.core.denoise_scheduler import DenoiseLoad, DenoiseWork, StepDone
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.pass_table import PassCost, PassTable
-from speciate.scheduling.denoise import DenoiseScheduler
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 
 ART = Segment("art", Tier.INTERACTIVE, Slo(e2e_s=10.0))
 TABLE = PassTable("test", (PassCost("ink", Stage.PASS, 4, 1, 0.1), PassCost("ink", Stage.PASS, 4, 2, 0.2)), 0.001, 4)

@@ -18,8 +18,8 @@ from speciate.runtime.device import Device
 from speciate.runtime.model_shelf import HostedShelf, LoadedShelf
 from speciate.runtime.painter import Painter
 from speciate.runtime.painter_item import spec_of
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 
 ART = Segment("art", Tier.INTERACTIVE, Slo(e2e_s=30.0))
 BULK = Segment("bulk", Tier.BATCH, Slo())

@@ -22,9 +22,9 @@ from speciate.runtime.painter import Painter
 from speciate.runtime.painter_item import spec_of
 from speciate.runtime.replica import Replica
 from speciate.runtime.shared_device import SharedDevice
-from speciate.scheduling.arbiter import Arbiter
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.shared_tokens import SharedTokenScheduler
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
+from speciate.scheduling.device.arbiter import Arbiter
+from speciate.scheduling.device.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.token import TokenScheduler
 from speciate.telemetry.metrics import Metrics, ReplicaMetrics
 

@@ -4,7 +4,7 @@ from speciate.core.denoise import ItemFacts, Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseWork
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.pass_table import PassCost, PassTable
-from speciate.scheduling.denoise_item import Item
+from speciate.scheduling.denoise.item import Item
 from speciate.scheduling.tenants import Tenant
 
 SEGMENTS = {

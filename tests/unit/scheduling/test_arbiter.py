@@ -4,7 +4,7 @@ from math import inf
 
 from speciate.core.arbiter import DeviceClaim, DeviceGuard, Wish
 from speciate.core.segment import Tier
-from speciate.scheduling.arbiter import Arbiter, Grant
+from speciate.scheduling.device.arbiter import Arbiter, Grant
 
 
 def wish(tier: Tier, laxity_s: float, step_s: float = 0.05, guard_s: float | None = None) -> Wish:

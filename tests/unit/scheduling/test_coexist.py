@@ -3,7 +3,7 @@
 from math import inf
 
 from speciate.core.denoise import Stage
-from speciate.scheduling.coexist import DevicePromise, SingleStep, refuse_model
+from speciate.scheduling.device.coexist import DevicePromise, SingleStep, refuse_model
 
 VOICE = DevicePromise("voice", ttft_s=0.1, own_step_s=0.03)
 CHAT = DevicePromise("chat", ttft_s=1.0, own_step_s=0.1, tpot_s=0.2)

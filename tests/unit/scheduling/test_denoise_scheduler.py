@@ -8,9 +8,9 @@ from speciate.core.denoise_scheduler import Asset, DenoiseDecision, DenoiseWork,
 from speciate.core.errors import InvalidRequest, InvariantError
 from speciate.core.segment import Tier
 from speciate.costs.pass_table import PassTable
-from speciate.scheduling.denoise import DenoiseScheduler
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
 
 
 class Bench:
@@ -187,7 +187,7 @@ def test_equals_go_by_how_little_their_tenant_was_served() -> None:
 
 def test_fairness_makes_nobody_late() -> None:
     """The one of the tenant that was served more is due first, and would be late behind the other."""
-    bench = Bench(table(H200_1024))
+    bench = Bench(table(H200_1024), min_margin=1.0, max_margin=1.0)
     bench.add(work(1, 5, tenant="served"))
     bench.run()
     start_s = bench.now_s
@@ -232,7 +232,7 @@ def test_late_work_of_a_rare_model_is_served_in_the_end() -> None:
     """More than the device can do in time keeps coming; who waited for too long gets a tenth of it."""
     residency = Residency(ResidencyOptions(10, 100), lambda asset: AssetFacts(asset, 10, 10, 1.0, 0.1))
     costs = PassTable("test", (*table(H200_1024).cells, *table(H200_1024, "oil").cells))
-    bench = Bench(costs, residency, starvation_s=10.0)
+    bench = Bench(costs, residency, starvation_s=10.0, quantum_s=5.0)
     bench.add(work(0, 210, model="oil"))
     for item_id in range(1, 1000):
         bench.add(work(item_id, 15, arrival_s=bench.now_s))

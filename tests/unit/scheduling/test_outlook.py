@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.unit.scheduling.denoise_items import item
 
 from speciate.core.segment import Tier
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.outlook import Outlook, find_room, make_outlook
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.outlook import Outlook, find_room, make_outlook
 
 JOBS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 12)), max_size=7)
 

@@ -8,9 +8,9 @@ from tests.unit.scheduling.denoise_items import H200_512, H200_1024, item, table
 
 from speciate.core.denoise import Stage
 from speciate.costs.pass_table import PassCost, PassTable
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.pass_batch import BatchBounds, best_batch, can_share
-from speciate.scheduling.pass_time import PassTimeModel
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.pass_batch import BatchBounds, best_batch, can_share
+from speciate.scheduling.denoise.pass_time import PassTimeModel
 
 FREE = BatchBounds(max_rows=32, longest_s=inf, min_share=0.05)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from speciate.core.denoise_scheduler import Asset, FetchDone, LoadDone, LoadPlan
-from speciate.scheduling.residency import AssetFacts, Residency, ResidencyOptions
+from speciate.scheduling.denoise.residency import AssetFacts, Residency, ResidencyOptions
 
 MODELS = "abcde"
 
@@ -104,6 +104,22 @@ def test_what_the_queue_needs_is_fetched_while_something_else_loads() -> None:
     found.commit(FetchDone(Asset("b"), 5.0), 0.0)
     assert found.missing_s((Asset("b"),), 0.0) < before_s / 5
     assert plan is not None
+
+
+def test_what_making_room_would_cost_is_foretold() -> None:
+    found = residency(22, 100)
+    assert found.displaced_s((Asset("c"),), 0.0) == 0.0
+    load(found, "a", 0.0)
+    load(found, "b", 0.0)
+    assert found.displaced_s((Asset("c"),), 0.0) == 0.0, "nobody asks for a or b"
+    for now_s in range(20):
+        for name in "ab":
+            found.enter((Asset(name),), now_s)
+            found.leave((Asset(name),))
+    busy_s = found.displaced_s((Asset("c"),), 20.0)
+    assert 0.0 < busy_s <= found.displaced_s((Asset("c"), Asset("d")), 20.0)
+    assert found.displaced_s((Asset("c"),), 200_000.0) < busy_s
+    assert found.displaced_s((Asset("a"),), 20.0) == 0.0
 
 
 class ResidencyMachine(RuleBasedStateMachine):

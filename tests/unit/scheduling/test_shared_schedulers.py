@@ -10,10 +10,10 @@ from speciate.core.engine import TokenEngineShape
 from speciate.core.scheduler import StepOutcome, TokenWork
 from speciate.core.segment import Segment, Slo, Tier
 from speciate.costs.pass_table import PassCost, PassTable
-from speciate.scheduling.arbiter import Arbiter
-from speciate.scheduling.denoise import DenoiseScheduler
+from speciate.scheduling.denoise.scheduler import DenoiseScheduler
+from speciate.scheduling.device.arbiter import Arbiter
+from speciate.scheduling.device.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.options import StepTimePrior, TokenSchedulerOptions
-from speciate.scheduling.shared_tokens import SharedTokenScheduler
 from speciate.scheduling.token import TokenScheduler
 
 SHAPE = TokenEngineShape("m", 1000, 4096, 16, 4000, 1, ())

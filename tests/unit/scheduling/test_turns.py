@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.scheduling.turns import ModelGroup, Turns, first_group
+from speciate.scheduling.denoise.turns import ModelGroup, Turns, first_group
 
 
 def test_what_is_loaded_goes_on_while_the_other_can_wait() -> None:

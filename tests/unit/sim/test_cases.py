@@ -78,14 +78,20 @@ def total_tokens_per_s(report: SimReport) -> float:
 
 
 def test_a_realtime_burst_inside_long_prompts() -> None:
-    def requests() -> Iterator[SimRequest]:
-        long = backlog(Tier.BATCH, 200, uniform((6000, 8000), (8, 32)), 1)
-        asked = generate(Tier.INTERACTIVE, poisson(0.2), uniform((5000, 7000), (8, 64)), duration_s=WINDOW_S, seed=1)
-        return merged(long, asked, spoken(1.0, cv=2.0))
+    """Eight draws together: one of about 100 real-time requests swings by some points with where its bursts fall."""
 
-    assert kept(simulate(requests(), setting())) >= 0.9
-    assert kept(simulate(requests(), setting("speciate-without-guard"))) < 0.8
-    assert kept(simulate(requests(), setting("fcfs-512"))) < 0.5
+    def requests(seed: int) -> Iterator[SimRequest]:
+        long = backlog(Tier.BATCH, 200, uniform((6000, 8000), (8, 32)), seed)
+        asked = generate(Tier.INTERACTIVE, poisson(0.2), uniform((5000, 7000), (8, 64)), duration_s=WINDOW_S, seed=seed)
+        return merged(long, asked, spoken(1.0, seed, cv=2.0))
+
+    def kept_together(policy: str) -> float:
+        tiers = [simulate(requests(seed), setting(policy)).tiers[Tier.REALTIME] for seed in range(1, 9)]
+        return sum(tier.kept.deadline * tier.offered for tier in tiers) / sum(tier.offered for tier in tiers)
+
+    assert kept_together("speciate") >= 0.9
+    assert kept_together("speciate-without-guard") < 0.8
+    assert kept_together("fcfs-512") < 0.5
 
 
 @pytest.mark.parametrize("seed", [1, 2])

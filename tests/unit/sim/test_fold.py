@@ -83,7 +83,7 @@ def run_requests(
             for seq in state.live.values()
         ]
         books.append(sorted(len(seq.table) for seq in state.live.values()))
-        books += [{tier: state.lengths[tier].estimate(4096, 0) for tier in Tier}]
+        books += [{tier: state.lengths[tier].estimate("default", 4096) for tier in Tier}]
     return msgspec.structs.replace(report, cpu_s=0.0), books, report.num_events
 
 

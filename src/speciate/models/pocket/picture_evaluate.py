@@ -12,6 +12,7 @@ from speciate.models.pocket.scenes import Scene, held_out_scenes, prompt_of
 
 Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 """`draw(prompts, seeds)`: a picture each, in order."""
+PARTS = ("shape", "colour", "count", "place", "clean")
 
 
 PARTS = ("shape", "colour", "count", "place", "clean")

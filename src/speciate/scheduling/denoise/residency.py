@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from speciate.core.denoise_scheduler import Asset, FetchDone, LoadDone, LoadPlan
 from speciate.core.errors import InvariantError
-from speciate.scheduling.demand import Demand
+from speciate.scheduling.denoise.demand import Demand
 
 BELOW_DEVICE = 0.25
 """Worth of a copy in host memory while the asset is on the device, as a share of one that is not."""

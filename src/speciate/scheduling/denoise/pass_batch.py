@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from speciate.core.denoise import Stage
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.pass_time import PassTimeModel
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.pass_time import PassTimeModel
 
 
 class BatchBounds(Struct, frozen=True):

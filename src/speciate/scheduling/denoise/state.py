@@ -6,14 +6,14 @@ from math import inf
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset
 from speciate.core.segment import Tier
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.outlook import Outlook, make_outlook
-from speciate.scheduling.pass_time import KindSeconds, PassTimeModel
-from speciate.scheduling.promise_guard import PromiseGuard
-from speciate.scheduling.residency import Residency
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.outlook import Outlook, make_outlook
+from speciate.scheduling.denoise.pass_time import KindSeconds, PassTimeModel
+from speciate.scheduling.denoise.promise_guard import PromiseGuard
+from speciate.scheduling.denoise.residency import Residency
+from speciate.scheduling.denoise.turns import Turns
 from speciate.scheduling.tenants import Tenants
-from speciate.scheduling.turns import Turns
 
 LEAST_USES = 4
 ITEMS_A_USE = 16
@@ -43,8 +43,12 @@ class DenoiseState:
     late_credit_s: float = 0.0
     """Device seconds that items which wait for too long may take."""
     rescued: Asset | None = None
-    """A model that was loaded for items which waited for too long; it stays until they were served."""
+    """A model that was loaded for items which waited for too long; it stays for a quantum."""
     rescued_at_s: float = -inf
+    rescue_load_s: float = 0.0
+    """What that load was expected to take."""
+    rescue_after_s: float = -inf
+    """No such load before this."""
 
     def is_ready(self, item: Item) -> bool:
         return self.residency is None or self.residency.is_ready(item.assets)

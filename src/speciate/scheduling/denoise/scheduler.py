@@ -24,17 +24,17 @@ from speciate.core.denoise_scheduler import (
 from speciate.core.errors import InvalidRequest, InvariantError
 from speciate.core.segment import Tier
 from speciate.costs.pass_table import PassTable
-from speciate.scheduling.denoise_choice import Choice, choose_load, choose_step, wanted_in_host
-from speciate.scheduling.denoise_item import Item, assets_of, first_stage, promise_of
-from speciate.scheduling.denoise_options import DenoiseOptions
-from speciate.scheduling.denoise_report import check_state, denoise_load, device_claims, device_guards, forecast_of
-from speciate.scheduling.denoise_state import DenoiseState
-from speciate.scheduling.pass_time import PassTimeModel
-from speciate.scheduling.promise_guard import PromiseGuard
-from speciate.scheduling.residency import Residency
+from speciate.scheduling.denoise.choice import Choice, choose_load, choose_step, wanted_in_host
+from speciate.scheduling.denoise.item import Item, assets_of, first_stage, promise_of
+from speciate.scheduling.denoise.options import DenoiseOptions
+from speciate.scheduling.denoise.pass_time import PassTimeModel
+from speciate.scheduling.denoise.promise_guard import PromiseGuard
+from speciate.scheduling.denoise.report import check_state, denoise_load, device_claims, device_guards, forecast_of
+from speciate.scheduling.denoise.residency import Residency
+from speciate.scheduling.denoise.state import DenoiseState
+from speciate.scheduling.denoise.turns import Turns
 from speciate.scheduling.sequence import BATCH
 from speciate.scheduling.tenants import Tenant
-from speciate.scheduling.turns import Turns
 
 DEFAULTS = DenoiseOptions()
 MICROSECONDS = 1e6

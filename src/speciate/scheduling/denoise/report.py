@@ -9,9 +9,9 @@ from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseLoad, Forecast, Pending
 from speciate.core.errors import InvariantError
 from speciate.core.segment import Tier
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.denoise_state import DenoiseState
-from speciate.scheduling.outlook import find_room
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.outlook import find_room
+from speciate.scheduling.denoise.state import DenoiseState
 
 
 def device_claims(state: DenoiseState, now_s: float) -> tuple[DeviceClaim, ...]:

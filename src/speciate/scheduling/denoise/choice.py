@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, LoadPlan
-from speciate.scheduling.denoise_item import Item
-from speciate.scheduling.denoise_state import DenoiseState
-from speciate.scheduling.outlook import Outlook
-from speciate.scheduling.pass_batch import BatchBounds, best_batch, can_share
-from speciate.scheduling.turns import ModelGroup, first_group
+from speciate.scheduling.denoise.item import Item
+from speciate.scheduling.denoise.outlook import Outlook
+from speciate.scheduling.denoise.pass_batch import BatchBounds, best_batch, can_share
+from speciate.scheduling.denoise.state import DenoiseState
+from speciate.scheduling.denoise.turns import ModelGroup, first_group
 
 MAX_TRIES = 16
 """Leaders that are tried where the device's other users leave little time."""
@@ -200,14 +200,17 @@ def _rescued(state: DenoiseState) -> set[Asset]:
 
 
 def _end_rescue(state: DenoiseState, outlook: Outlook, now_s: float) -> None:
-    """The model that was loaded for who waited for too long is like any other again, once they were served."""
+    """The model that was loaded for who waited for too long is like any other again once they were served, or had their
+    quantum; the next one is loaded when that has been `late_share` of the time."""
     asset = state.rescued
     if asset is None or state.residency is None:
         return
     waiting = _waited_too_long(state, (item for item in outlook.late if item.assets[0] == asset), now_s)
-    has_overstayed = now_s - state.rescued_at_s > state.options.quantum_s / state.options.late_share
-    if waiting is None or has_overstayed:
+    held_s = now_s - state.rescued_at_s
+    is_over = state.residency.is_ready((asset,)) and held_s >= state.rescue_load_s + state.options.quantum_s
+    if waiting is None or is_over:
         state.rescued = None
+        state.rescue_after_s = now_s + held_s * (1.0 / state.options.late_share - 1.0)
 
 
 def _worth_displacing(state: DenoiseState, outlook: Outlook, now_s: float) -> Item | None:
@@ -242,12 +245,12 @@ def _load_for_late(state: DenoiseState, outlook: Outlook, kept: set[Asset], now_
     waited = _waited_too_long(state, cold, now_s)
     if waited is None or state.rescued not in (None, waited.assets[0]):
         return None
-    rested_s = (now_s - state.rescued_at_s) * state.options.late_share
-    if state.rescued is None and rested_s < state.load_s(waited, now_s):
+    if state.rescued is None and now_s < state.rescue_after_s:
         return None
+    load_s = state.load_s(waited, now_s)
     load = residency.plan_load(waited.assets, (), now_s)
-    if load is not None:
-        state.rescued, state.rescued_at_s = waited.assets[0], now_s
+    if load is not None and state.rescued is None:
+        state.rescued, state.rescued_at_s, state.rescue_load_s = waited.assets[0], now_s, load_s
     return load
 
 

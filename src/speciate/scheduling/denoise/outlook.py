@@ -19,7 +19,7 @@ from math import inf
 
 from msgspec import Struct
 
-from speciate.scheduling.denoise_item import Item
+from speciate.scheduling.denoise.item import Item
 from speciate.scheduling.sequence import BATCH
 
 PATIENT_SHARE = 0.25

@@ -6,7 +6,7 @@ from math import inf
 from speciate.core.denoise import Stage
 from speciate.core.denoise_scheduler import Asset, DenoiseWork
 from speciate.core.segment import TIER_RANK, Tier
-from speciate.scheduling.pass_time import Kind
+from speciate.scheduling.denoise.pass_time import Kind
 from speciate.scheduling.tenants import Tenant
 
 Shape = tuple[int, ...]

@@ -1,0 +1,1 @@
+"""What runs next of images and video: steps of one pass each, and which models are loaded for them."""

@@ -1,0 +1,1 @@
+"""Several schedulers on one device: whose step runs next, and which models may live there together."""
