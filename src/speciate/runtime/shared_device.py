@@ -15,7 +15,7 @@ from speciate.core.ports import Clock
 from speciate.scheduling.device.arbiter import Arbiter, Grant
 
 RETRY_S = 0.05
-"""How long after everybody passed they are asked again: guards come down with time alone."""
+"""How long after nobody could run they are asked again: guards come down with time alone."""
 
 
 class Seat(Protocol):
@@ -106,7 +106,7 @@ class SharedDevice:
         if grant is not None and self._seats[grant.name].is_waiting:
             self._holder = grant
             self._seats[grant.name].give(grant.within_s)
-        elif grant is None and self._passed:
+        elif grant is None and any(wish.claims for wish in wishes.values()):
             self._ask_again_later()
         self._dismiss(wishes)
 
@@ -146,6 +146,7 @@ class SharedDevice:
     def _try_again(self) -> None:
         self._retry = None
         self._come_back()
+        self._ask()
 
 
 class SharedSeat:

@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from tests.unit.runtime.test_replica import NumberCodec
 
+from speciate.core.arbiter import DeviceClaim, DeviceGuard, Wish
 from speciate.core.denoise import DenoiseShape, Stage
 from speciate.core.engine import TokenEngineShape
 from speciate.core.output import Finish
@@ -153,3 +154,28 @@ async def test_one_that_stops_leaves_the_device_to_the_other() -> None:
         await pair.text.stop()
         film = await asyncio.wait_for(filming, 60)
         assert len(film) == 32 * 32 * 3
+
+
+class Sharer:
+    """What a scheduler would answer, set by the test."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.answer = wish
+
+    def wish(self, now_s: float) -> Wish:
+        return self.answer
+
+
+async def test_whoever_a_guard_keeps_out_is_asked_again_when_it_is_down() -> None:
+    """Nobody passed, nobody comes: time alone takes a guard down."""
+    shared = SharedDevice(Arbiter(), MonotonicClock())
+    voice = Sharer(Wish((), (DeviceGuard(Tier.REALTIME, 0.1),)))
+    long_step = Sharer(Wish((DeviceClaim(Tier.INTERACTIVE, 5.0, 1.0),), ()))
+    shared.seat("voice", voice, lambda: None)
+    seat = shared.seat("long", long_step, lambda: None)
+    taking = asyncio.create_task(seat.take())
+    await asyncio.sleep(0.01)
+    assert not taking.done()
+    voice.answer = Wish((), ())
+    async with asyncio.timeout(5):
+        assert await taking >= 1.0
