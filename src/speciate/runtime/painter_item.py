@@ -1,6 +1,5 @@
 """One picture or video in a painter: its mailbox, and when what happened to it."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -21,6 +20,7 @@ from speciate.core.picture import (
     Progress,
 )
 from speciate.core.segment import Tier
+from speciate.runtime.bell import Bell
 
 
 class PictureMailbox:
@@ -30,20 +30,20 @@ class PictureMailbox:
         self._progress: Progress | None = None
         self._pictures: list[Preview | Painted] = []
         self._end: PictureFinish | SpeciateError | None = None
-        self._reader: asyncio.Future[None] | None = None
+        self._bell = Bell()
 
     def put(self, event: Progress | Preview | Painted) -> None:
         if isinstance(event, Progress):
             self._progress = event
         else:
             self._pictures.append(event)
-        self._wake()
+        self._bell.ring()
 
     def finish(self, end: PictureFinish | SpeciateError) -> None:
         """The last event; later ones are ignored."""
         if self._end is None:
             self._end = end
-            self._wake()
+            self._bell.ring()
 
     async def events(self) -> AsyncGenerator[PictureEvent, None]:
         """Newest progress and all pictures, then one finish. Raises the error it ended with."""
@@ -56,21 +56,10 @@ class PictureMailbox:
             elif self._end is not None:
                 break
             else:
-                await self._wait()
+                await self._bell.wait()
         if isinstance(self._end, SpeciateError):
             raise self._end
         yield self._end
-
-    async def _wait(self) -> None:
-        self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
 
 class PictureStream:

@@ -1,10 +1,10 @@
 """The mailbox between a replica and one reader. A slow reader costs memory of its own output only: deltas merge."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from speciate.core.errors import SpeciateError
 from speciate.core.output import Delta, Finish, OutputEvent, Whole
+from speciate.runtime.bell import Bell
 
 
 class OutputMailbox:
@@ -13,19 +13,19 @@ class OutputMailbox:
     def __init__(self) -> None:
         self._deltas: list[Delta] = []
         self._end: Finish | SpeciateError | None = None
-        self._reader: asyncio.Future[None] | None = None
+        self._bell = Bell()
         self._waits_for_end = False
 
     def put(self, delta: Delta) -> None:
         self._deltas.append(delta)
         if not self._waits_for_end:
-            self._wake()
+            self._bell.ring()
 
     def finish(self, end: Finish | SpeciateError) -> None:
         """The last event: a finish, or the error that the reader's stream raises. Later ones are ignored."""
         if self._end is None:
             self._end = end
-            self._wake()
+            self._bell.ring()
 
     async def events(self) -> AsyncGenerator[OutputEvent, None]:
         """Deltas (merged while the reader was away), then one Finish. Raises the error it ended with."""
@@ -35,7 +35,7 @@ class OutputMailbox:
             elif self._end is not None:
                 break
             else:
-                await self._wait()
+                await self._bell.wait()
         if isinstance(self._end, SpeciateError):
             raise self._end
         yield self._end
@@ -44,7 +44,7 @@ class OutputMailbox:
         """Everything, once it is over: the reader is woken once, however many tokens come. Raises as `events`."""
         self._waits_for_end = True
         while self._end is None:
-            await self._wait()
+            await self._bell.wait()
         if isinstance(self._end, SpeciateError):
             raise self._end
         all_of_it = self._take()
@@ -59,14 +59,3 @@ class OutputMailbox:
             token_ids=tuple(t for d in deltas for t in d.token_ids),
             logprobs=tuple(p for d in deltas for p in d.logprobs),
         )
-
-    async def _wait(self) -> None:
-        self._reader = asyncio.get_running_loop().create_future()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)

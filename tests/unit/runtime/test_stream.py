@@ -44,8 +44,7 @@ async def test_who_wants_the_whole_is_woken_once() -> None:
     await asyncio.sleep(0)
     for text in "abc":
         mailbox.put(Delta(text, (ord(text),)))
-        assert mailbox._reader is not None
-        assert not mailbox._reader.done()
+        assert mailbox._bell.is_awaited
     mailbox.finish(FINISH)
     assert await reader == Whole("abc", (97, 98, 99), (), FINISH)
 
