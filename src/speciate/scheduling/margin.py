@@ -109,8 +109,6 @@ class Margin:
         self._low, self._high = low, high
         self._all = Ratios()
         self._tails = {key: Tail() for key in KINDS}
-        self._errors: deque[float] = deque(maxlen=WINDOW)
-        self._error_sum = 0.0
         self._cold = COLD_MARGIN
         self.promise(DEFAULT_SHARE, DEFAULT_TOKENS)
 
@@ -138,7 +136,6 @@ class Margin:
             own.add(ratio, self.strict_for(min(1, num_streams), has_prompts), self._allowed)
         if not any(tail.is_known for tail in self._tails.values()):
             self._all.add(ratio)
-        self._observe_error(min(1.0, abs(1.0 - predicted_s / observed_s)))
 
     def forget(self) -> None:
         """The machine changed: what was late meanwhile says nothing about what comes, its noise does."""
@@ -148,12 +145,6 @@ class Margin:
         self._all.clear()
         for tail in self._tails.values():
             tail.clear()
-
-    def _observe_error(self, error: float) -> None:
-        if len(self._errors) == WINDOW:
-            self._error_sum -= self._errors[0]
-        self._errors.append(error)
-        self._error_sum += error
 
     @property
     def gamma(self) -> float:
@@ -188,8 +179,3 @@ class Margin:
 
     def _clipped(self, gamma: float) -> float:
         return min(max(gamma, self._low), self._high)
-
-    @property
-    def prediction_error(self) -> float:
-        """Mean absolute error of the window, relative to what was observed."""
-        return self._error_sum / len(self._errors) if self._errors else 0.0

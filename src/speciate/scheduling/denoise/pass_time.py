@@ -9,6 +9,7 @@ from msgspec import Struct
 from speciate.core.denoise import Stage
 from speciate.costs.pass_table import PassTable
 from speciate.scheduling.margin import Margin
+from speciate.scheduling.recent_error import RecentError
 
 FORGETTING = 0.1
 """Weight of the newest observation of a cell."""
@@ -37,6 +38,7 @@ class PassTimeModel:
         self._kinds: dict[Kind, KindSeconds] = {}
         self._shared: dict[tuple[Kind, int], float] = {}
         self.margin = Margin(min_margin, max_margin)
+        self.error = RecentError()
 
     @property
     def gamma(self) -> float:
@@ -89,7 +91,9 @@ class PassTimeModel:
         """A step took so long."""
         key = (model, stage, num_tokens, num_rows)
         observed_s = max(observed_s, 1e-9)
-        self.margin.observe(observed_s, max(self.step_s(*key), 1e-9))
+        predicted_s = max(self.step_s(*key), 1e-9)
+        self.margin.observe(observed_s, predicted_s)
+        self.error.add(observed_s, predicted_s)
         ratio = observed_s / max(self._curves.estimate(*key).seconds, 1e-9)
         group = (model, stage)
         self._cells[key] = _towards(self._cells.get(key, ratio), ratio)

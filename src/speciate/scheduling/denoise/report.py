@@ -53,7 +53,7 @@ def denoise_load(state: DenoiseState, wasted_s: float, num_pauses: int, now_s: f
     return DenoiseLoad(
         pending=tuple(_pending(state, now_s)),
         margin=state.times.gamma,
-        prediction_error=state.times.margin.prediction_error,
+        prediction_error=state.times.error.mean,
         resident=() if state.residency is None else state.residency.on_device,
         wasted_s=wasted_s,
         num_pauses=num_pauses,
