@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from speciate.core.errors import InvalidRequest
+
 
 class Stage(StrEnum):
     """What a step does to its items."""
@@ -112,6 +114,22 @@ class DenoiseShape(Struct, frozen=True):
     adapters: tuple[str, ...] = ()
     model_bytes: int = 0
     """On the device."""
+
+    def validate(self, spec: DenoiseSpec) -> None:
+        """Raises InvalidRequest for a size, a number of steps or of frames beyond these limits."""
+        for side, value in (("width", spec.width), ("height", spec.height)):
+            if value % self.size_multiple or not self.min_size <= value <= self.max_size:
+                raise InvalidRequest(
+                    f"The {side} is {value} pixels; {self.model} draws {self.min_size} to {self.max_size}, in "
+                    f"multiples of {self.size_multiple}.",
+                    param="size",
+                )
+        if not 1 <= spec.num_steps <= self.max_steps:
+            raise InvalidRequest(f"steps is {spec.num_steps}; it takes 1 to {self.max_steps}.", param="steps")
+        if not 1 <= spec.num_frames <= self.max_frames:
+            raise InvalidRequest(
+                f"{self.model} makes 1 to {self.max_frames} frames, not {spec.num_frames} frames.", param="num_frames"
+            )
 
 
 class ItemStep(Struct, frozen=True, gc=False):

@@ -166,17 +166,7 @@ class FakeDenoiseEngine:
 
 def fake_facts(shape: DenoiseShape, spec: DenoiseSpec, num_slices: int = 1) -> ItemFacts:
     """A token a 16 by 16 pixels and frame. Raises InvalidRequest as a real engine would."""
-    for name, size in (("width", spec.width), ("height", spec.height)):
-        if size % shape.size_multiple or not shape.min_size <= size <= shape.max_size:
-            raise InvalidRequest(
-                f"{name} is {size}; {shape.model} draws {shape.min_size}..{shape.max_size} in steps of "
-                f"{shape.size_multiple}.",
-                param="size",
-            )
-    if not 1 <= spec.num_steps <= shape.max_steps:
-        raise InvalidRequest(f"steps is {spec.num_steps}; {shape.model} takes 1..{shape.max_steps}.", param="steps")
-    if not 1 <= spec.num_frames <= shape.max_frames:
-        raise InvalidRequest(f"{spec.num_frames} frames; {shape.model} makes 1..{shape.max_frames}.", param="seconds")
+    shape.validate(spec)
     num_tokens = max(1, spec.width * spec.height // 256) * spec.num_frames
     strength = 1.0 if spec.source is None else spec.source.strength
     return ItemFacts(

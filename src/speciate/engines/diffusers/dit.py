@@ -61,12 +61,10 @@ class PixartFamily:
         self._network = pipeline.transformer
 
     def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
-        scale: int = self._pipeline.vae_scale_factor
-        return (int(self._network.config.in_channels), height // scale, width // scale)
+        return _latent_shape(self._pipeline, width, height)
 
     def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
-        patch: int = self._network.config.patch_size
-        return (latent_shape[1] // patch) * (latent_shape[2] // patch)
+        return _num_patches(self._network, latent_shape)
 
     def set_timesteps(self, sampler: Any, num_steps: int, latent_shape: tuple[int, ...]) -> None:
         sampler.set_timesteps(num_steps, device=self._network.device)
@@ -101,12 +99,10 @@ class Sd3Family:
         self._network = pipeline.transformer
 
     def latent_shape(self, width: int, height: int) -> tuple[int, ...]:
-        scale: int = self._pipeline.vae_scale_factor
-        return (int(self._network.config.in_channels), height // scale, width // scale)
+        return _latent_shape(self._pipeline, width, height)
 
     def num_tokens(self, latent_shape: tuple[int, ...]) -> int:
-        patch: int = self._network.config.patch_size
-        return (latent_shape[1] // patch) * (latent_shape[2] // patch)
+        return _num_patches(self._network, latent_shape)
 
     def set_timesteps(self, sampler: Any, num_steps: int, latent_shape: tuple[int, ...]) -> None:
         shift = {}
@@ -187,6 +183,17 @@ class FluxFamily:
     def to_autoencoder(self, latents: Tensor, spec: DenoiseSpec) -> Tensor:
         config = self._pipeline.vae.config
         return latents / float(config.scaling_factor) + float(config.shift_factor)
+
+
+def _latent_shape(pipeline: Any, width: int, height: int) -> tuple[int, ...]:
+    """(channels, height, width) of unpacked latents."""
+    scale: int = pipeline.vae_scale_factor
+    return (int(pipeline.transformer.config.in_channels), height // scale, width // scale)
+
+
+def _num_patches(network: Any, latent_shape: tuple[int, ...]) -> int:
+    patch: int = network.config.patch_size
+    return (latent_shape[1] // patch) * (latent_shape[2] // patch)
 
 
 def _shift(sampler: Any, num_tokens: int, most: float) -> float:

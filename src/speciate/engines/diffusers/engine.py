@@ -144,17 +144,7 @@ class DiffusersEngine:
 
     def _validate(self, spec: DenoiseSpec) -> None:
         shape = self.shape
-        for side, value in (("width", spec.width), ("height", spec.height)):
-            if value % shape.size_multiple or not shape.min_size <= value <= shape.max_size:
-                raise InvalidRequest(
-                    f"The {side} is {value} pixels; {shape.model} draws {shape.min_size} to {shape.max_size}, in "
-                    f"multiples of {shape.size_multiple}.",
-                    param="size",
-                )
-        if not 1 <= spec.num_steps <= shape.max_steps:
-            raise InvalidRequest(f"steps is {spec.num_steps}; it takes 1 to {shape.max_steps}.", param="steps")
-        if spec.num_frames != 1:
-            raise InvalidRequest(f"{shape.model} draws pictures, not {spec.num_frames} frames.", param="num_frames")
+        shape.validate(spec)
         if spec.source is not None and not self._loaded.takes_source:
             raise InvalidRequest(f"{shape.model} cannot start from a picture.", param="image")
         if spec.cache_threshold is not None:
