@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import openai
 import pytest
+from tests.metadata_service import Metadata, metadata_service
 
 from speciate.batch.private_postgres import PrivatePostgres
 from speciate.bench.server import free_port, running_server
@@ -157,36 +156,10 @@ def _url_of(machine: Machine) -> str:
     return next(pair.decode().split("=", 1)[1] for pair in pairs if pair.startswith(b"SPECIATE_BATCH_POSTGRES="))
 
 
-class Metadata(BaseHTTPRequestHandler):
-    """EC2's, without a notice until `goes` is set."""
-
-    goes = ""
-
-    def do_PUT(self) -> None:
-        self._answer(200, b"token")
-
-    def do_GET(self) -> None:
-        body = json.dumps({"action": "terminate", "time": self.goes}).encode()
-        self._answer(200 if self.goes else 404, body)
-
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
 def metadata() -> Iterator[str]:
-    Metadata.goes = ""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as http:
-        thread = Thread(target=http.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-        http.shutdown()
-        thread.join()
+    with metadata_service() as url:
+        yield url
 
 
 def test_a_metadata_service_is_believed_and_the_next_process_goes_on(tmp_path: Path, metadata: str) -> None:
